@@ -1,0 +1,175 @@
+"""ComputeNode: one machine of the pool, named after its Kubernetes node.
+
+`spec` belongs to the administrator, `status.inventory` and `status.agent` to the node's agent, the rest of the
+status to the operator.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Count, Line, MicroTime, Model, Name, Sentence, Timestamp, Word
+from .conditions import Conditions
+
+KIND = "ComputeNode"
+PLURAL = "computenodes"
+
+
+class ComputeNodeSpec(Model):
+    """What the administrator wants of this node."""
+
+    unschedulable: bool = False
+    """True keeps new jobs away; running jobs go on."""
+    max_concurrent_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most jobs at a time; absent means as many as fit."""
+    job_types: Annotated[list[Word], Field(max_length=8)] = []
+    """Job types this node takes; empty means all."""
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
+    """Labels for nodeSelector, beside those of the Kubernetes node."""
+
+
+class Gpu(Model):
+    """One GPU as its driver describes it."""
+
+    uuid: Annotated[str, Field(max_length=96)]
+    """The driver's UUID, by which jobs are given devices."""
+    name: Annotated[str, Field(max_length=96)]
+    """Product name."""
+    architecture: Word | None = None
+    """Architecture, such as Hopper."""
+    compute_capability: Word | None = None
+    """CUDA compute capability, such as 9.0."""
+    memory_total_mi_b: Annotated[int, Field(alias="memoryTotalMiB", ge=0, le=2**31)]
+    """Memory in MiB."""
+    memory_reserved_mi_b: Annotated[int | None, Field(alias="memoryReservedMiB", ge=0, le=2**31)] = None
+    """Memory in MiB that the driver keeps for itself."""
+    health: Word = "Healthy"
+    """Healthy, Degraded, Unhealthy, Lost or Unmonitored."""
+    health_reason: Line | None = None
+    """Why it is not Healthy."""
+
+
+class Inventory(Model):
+    """What the node has. Written by its agent."""
+
+    gpus: Annotated[list[Gpu], Field(max_length=64)] = []
+    """Its GPUs."""
+    cpus: Count
+    """CPU cores jobs may use."""
+    memory_mi_b: Annotated[int, Field(alias="memoryMiB", ge=0, le=2**40)]
+    """Host memory in MiB jobs may use."""
+    simulated: bool = False
+    """True when the devices come from a file and not from a driver."""
+    driver_version: Word | None = None
+    """GPU driver version."""
+    cuda_version: Word | None = None
+    """Newest CUDA version the driver supports."""
+    driver_message: Line | None = None
+    """Why there are no GPUs, when a driver was looked for and not found."""
+    torch_version: Word | None = None
+    """PyTorch version of the node's trainers."""
+    models: Annotated[list[Word], Field(max_length=64)] = []
+    """Models its trainers know."""
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
+    """Labels of the Kubernetes node, as the agent last saw them."""
+    max_concurrent_jobs: Count | None = None
+    """Most jobs its agent admits at a time."""
+    gpu_text: Word | None = None
+    """The GPUs in words, for the table."""
+    memory_text: Word | None = None
+    """Memory per GPU, or the host's on a CPU node, for the table."""
+
+
+class AgentInfo(Model):
+    """The agent process of the node. Written by itself."""
+
+    version: Word
+    """Version of the agent."""
+    instance: Word
+    """Identity of this run of the agent; a new one after each start."""
+    started_at: Timestamp
+    """When it started."""
+
+
+class Allocation(Model):
+    """What is in use, for display; admission does not rely on it. Written by the operator."""
+
+    jobs: Count = 0
+    """Jobs bound to the node."""
+    gpus: Count = 0
+    """GPUs given to jobs."""
+    cpus: Count = 0
+    """CPU cores given to jobs."""
+    memory_mi_b: Annotated[int, Field(alias="memoryMiB", ge=0, le=2**40)] = 0
+    """Host memory in MiB given to jobs."""
+
+
+class Outcome(Model):
+    """How one attempt ended on this node, as far as the node is to be judged by it."""
+
+    job: Annotated[str, Field(max_length=64)]
+    """The assignment, so that counting it again changes nothing."""
+    good: bool
+    """True when the node did its part."""
+    ended_at: Timestamp
+    """When."""
+
+
+class Reputation(Model):
+    """How reliable the node has been. Written by the operator."""
+
+    score: Annotated[str, Field(max_length=8)]
+    """0.00 to 1.00."""
+    outcomes: Annotated[list[Outcome], Field(max_length=64)] = []
+    """The newest outcomes, newest last."""
+
+
+class ComputeNodeStatus(Model):
+    """What is true of the node."""
+
+    phase: Word | None = None
+    """Online, Offline, Draining or Unschedulable."""
+    inventory: Inventory | None = None
+    """What the node has."""
+    agent: AgentInfo | None = None
+    """The agent process of the node."""
+    allocation: Allocation | None = None
+    """What is in use, for display."""
+    reputation: Reputation | None = None
+    """How reliable the node has been."""
+    online_since: Timestamp | None = None
+    """Since when the node is Online without a break."""
+    summary: Sentence | None = None
+    """The node's state in words."""
+    conditions: Conditions = []
+    """Ready and DriverHealthy."""
+
+
+class NodeMetadata(Model):
+    """The part of the metadata that CyxWiz reads."""
+
+    name: Name
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class ComputeNode(Model):
+    """A ComputeNode as the API server gives it."""
+
+    metadata: NodeMetadata
+    spec: ComputeNodeSpec = ComputeNodeSpec()
+    status: ComputeNodeStatus = ComputeNodeStatus()
+
+
+class Lease(Model):
+    """The part of a coordination.k8s.io/v1 Lease that the fence rests on."""
+
+    name: Name
+    resource_version: str
+    holder: str | None
+    renew_time: MicroTime | None

@@ -1,0 +1,400 @@
+"""TrainingJob: what a user asks for, what the operator decided, what the agent reports.
+
+The one writer of each subtree of `status` is named in its description; the fence (`fence.py`) makes the API server
+refuse everybody else's stale words.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from .base import Count, Line, MicroTime, Model, Name, Sentence, Timestamp, Word
+from .conditions import Conditions
+from .quantities import SIZE_PATTERN, size_bytes
+
+KIND = "TrainingJob"
+PLURAL = "trainingjobs"
+
+Size = Annotated[
+    str,
+    Field(
+        max_length=20,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.matches('{SIZE_PATTERN}')",
+                    "message": "must be a size such as 512Mi, 8Gi or 4GB, from 1M to 99Ti",
+                }
+            ]
+        },
+    ),
+]
+"""A size in bytes with a unit."""
+
+# The API server stores an option as a number or as text; what it means is checked by the model that takes it.
+Option = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 64})]
+GpuUuid = Annotated[str, Field(max_length=96)]
+
+
+class ModelSpec(Model):
+    """The network to train."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$")]
+    """A name from the trainer's registry: mlp, cnn or resnet18."""
+    options: Annotated[dict[str, Option], Field(max_length=16)] = {}
+    """Options of that model, such as width: 64. Numbers and text; write fractions and booleans in quotes ("0.1")."""
+
+
+class ValidationSpec(Model):
+    """How much of the data is held out."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the samples held out for validation when the data set has no test part of its own."""
+
+
+class DatasetSpec(Model):
+    """The data to train on."""
+
+    uri: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Where the data is: builtin://digits, builtin://fashion-mnist, mock://cifar10 (synthetic, learnable), or
+    file://path/data.npz below the node's data folder."""
+    validation: ValidationSpec = ValidationSpec()
+    """How held-out samples are chosen."""
+
+
+class Hyperparameters(Model):
+    """How the optimizer moves."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.01
+    """Peak learning rate. Write 0.001, not 1e-3: some YAML readers take the latter for text."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """sgd, adam or adamw (no decay on norms and biases)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd."""
+    nesterov: bool = False
+    """Nesterov momentum for sgd."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight decay."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes on after the warm-up."""
+    warmup_epochs: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Epochs over which the learning rate rises linearly from zero."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target's probability that is spread over all classes."""
+    gradient_clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Largest L2 norm of the gradient; absent means unclipped."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of weights, shuffling and augmentation."""
+
+
+class Resources(Model):
+    """What the job needs from its node."""
+
+    gpus: Annotated[int, Field(ge=0, le=16)] = 1
+    """Number of GPUs. 0 trains on the CPU."""
+    gpu_memory: Size | None = None
+    """Memory per GPU, such as 4Gi; the job then shares its GPUs. Absent means whole GPUs."""
+    cpus: Annotated[int, Field(ge=1, le=512)] = 1
+    """CPU cores; the trainer uses as many threads."""
+    memory: Size = "2Gi"
+    """Host memory."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Host memory in bytes."""
+        return size_bytes(self.memory)
+
+    @property
+    def gpu_memory_bytes(self) -> int | None:
+        """Memory per GPU in bytes; None means whole GPUs."""
+        return None if self.gpu_memory is None else size_bytes(self.gpu_memory)
+
+
+class CheckpointSpec(Model):
+    """When the state of training is saved."""
+
+    every_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Save after every so many epochs."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """How many checkpoints to keep."""
+
+
+class TrainingJobSpec(Model):
+    """What the user asks for. Immutable but for suspend, cancel and priority."""
+
+    job_type: Literal["Training"] = "Training"
+    """What to do with the model: Training."""
+    model: ModelSpec
+    """The network to train."""
+    dataset: DatasetSpec
+    """The data to train on."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
+    """How often the whole data set is seen."""
+    batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 32
+    """Samples per step, over all GPUs together."""
+    hyperparameters: Hyperparameters = Hyperparameters()
+    """How the optimizer moves."""
+    resources: Resources = Resources()
+    """What the job needs from its node."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto takes bfloat16 on GPUs that have it; float32 is true float32 (no TF32)."""
+    deterministic: bool = False
+    """Only deterministic kernels; slower."""
+    node_selector: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]],
+        Field(max_length=16),
+    ] = {}
+    """Labels a node must carry."""
+    priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
+    """Higher goes first. May be changed while the job waits."""
+    suspend: bool = False
+    """True stops the job at a checkpoint and gives its place back; false lets it go on."""
+    cancel: bool = False
+    """True ends the job for good and keeps the object and its record."""
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """How many failures that the job itself caused are retried."""
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    """Seconds from the first start after which the job fails as DeadlineExceeded; absent means none."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
+    """Seconds after the end at which the object is deleted; absent means never."""
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """When the state of training is saved."""
+
+
+MUTABLE_SPEC_FIELDS = frozenset({"suspend", "cancel", "priority"})
+
+
+class RestoreFrom(Model):
+    """The checkpoint a new attempt goes on from."""
+
+    attempt: Annotated[int, Field(ge=1, le=100_000)]
+    """The attempt that saved it."""
+    step: Count
+    """Optimizer steps done when it was saved."""
+    digest: Word
+    """Digest of the saved state, as the agent reported it."""
+    uri: Annotated[str, Field(max_length=1024)]
+    """Where it lies: node://<node>/<assignment>/<checkpoint>."""
+
+
+class Assignment(Model):
+    """One binding of the job to one node. Written by the operator."""
+
+    id: Annotated[str, Field(min_length=1, max_length=64)]
+    """Unique over the cluster's life: the job's uid and the attempt."""
+    node: Name
+    """The ComputeNode that runs the job."""
+    gpus: Annotated[list[GpuUuid], Field(max_length=16)] = []
+    """UUIDs of the GPUs the job runs on."""
+    intent: Annotated[str, Field(max_length=16)] = "Run"
+    """The order to the agent: Run, Yield (checkpoint and leave) or Stop."""
+    reason: Word | None = None
+    """Why the intent is not Run."""
+    grace_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
+    """Seconds the job has to leave."""
+    bound_at: MicroTime | None = None
+    """When the job was bound."""
+    restore_from: RestoreFrom | None = None
+    """The checkpoint to go on from."""
+
+
+class Scheduling(Model):
+    """How the job's place was or will be found. Written by the operator."""
+
+    position: Count | None = None
+    """Place in the queue, from 1."""
+    candidates: Annotated[list[Line], Field(max_length=5)] = []
+    """The best nodes with their score and its parts, best first."""
+    rejected: Sentence | None = None
+    """Nodes that cannot take the job now, counted by reason."""
+
+
+class AttemptRecord(Model):
+    """How one attempt ended. Written by the operator."""
+
+    attempt: Annotated[int, Field(ge=1, le=100_000)]
+    """Number of the attempt."""
+    node: Name
+    """Where it ran."""
+    outcome: Word
+    """How it ended: a failure class, or Suspended."""
+    message: Line = ""
+    """Why, in a sentence."""
+    ended_at: Timestamp
+    """When the operator released it."""
+
+
+class Progress(Model):
+    """How far training is. Numbers that are not counts are text with fixed decimals, so that columns line up."""
+
+    epoch: Count | None = None
+    """The epoch in progress, from 1."""
+    epochs: Word | None = None
+    """Epoch and total, as 3/5."""
+    step: Count | None = None
+    """Optimizer steps done."""
+    total_steps: Count | None = None
+    """Optimizer steps planned."""
+    percent: Word | None = None
+    """Share of the planned steps done, as 42%."""
+    loss: Word | None = None
+    """Mean training loss of the epoch in progress."""
+    accuracy: Word | None = None
+    """Training accuracy of the epoch in progress."""
+    validation_loss: Word | None = None
+    """Loss on held-out data after the last whole epoch."""
+    validation_accuracy: Word | None = None
+    """Accuracy on held-out data after the last whole epoch."""
+    best: Word | None = None
+    """Best validation accuracy so far."""
+    learning_rate: Word | None = None
+    """Learning rate of the last step."""
+    samples_processed: Count | None = None
+    """Samples trained on, repetitions counted."""
+    samples_per_second: Word | None = None
+    """Recent training rate."""
+    elapsed_seconds: Count | None = None
+    """Seconds since the first step of this attempt."""
+    remaining_seconds: Count | None = None
+    """Estimated seconds to the end."""
+    eta: Word | None = None
+    """The same for people, as 1m40s."""
+    gpu_memory_peak: Word | None = None
+    """Largest GPU memory held so far."""
+    loss_history: Annotated[str, Field(max_length=512)] | None = None
+    """Training loss per epoch, thinned to at most 32 points."""
+    curve: Annotated[str, Field(max_length=64)] | None = None
+    """The same as at most 16 block characters."""
+
+
+class CheckpointRecord(Model):
+    """The newest complete checkpoint."""
+
+    step: Count
+    """Optimizer steps done when it was saved."""
+    epoch: Count
+    """Whole epochs done when it was saved."""
+    digest: Word
+    """SHA-256 of the saved weights, as sha256:<first 16 hex digits>."""
+    uri: Annotated[str, Field(max_length=1024)]
+    """Where it lies: node://<node>/<assignment>/<checkpoint>."""
+
+
+class ModelArtifact(Model):
+    """The trained weights."""
+
+    sha256: Annotated[str, Field(max_length=64)]
+    """SHA-256 of the file, hexadecimal."""
+    bytes: Count
+    """Size of the file."""
+    format: Word = "safetensors"
+    """File format."""
+    uri: Annotated[str, Field(max_length=1024)]
+    """Where the file is: node://<node>/<path below the node's state folder>."""
+    durable: bool = False
+    """False while the only copy is on the node that trained it."""
+
+
+class DataFacts(Model):
+    """What the data turned out to be."""
+
+    train_samples: Count
+    """Samples trained on per epoch."""
+    validation_samples: Count
+    """Samples held out."""
+    synthetic: bool = False
+    """True for mock:// data: no accuracy on it says anything about the world."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """SHA-256 over the decoded samples and labels."""
+
+
+class Execution(Model):
+    """What the node's agent reports. Written by that agent alone."""
+
+    assignment_id: Annotated[str, Field(alias="assignmentID", min_length=1, max_length=64)]
+    """The assignment this report is about; any other is refused by the API server."""
+    sequence: Count
+    """Grows with every report of an assignment; a smaller one is refused by the API server."""
+    state: Annotated[str, Field(max_length=16)]
+    """Running, then one of Succeeded, Failed, Cancelled, Rejected, Yielded, which are final."""
+    reason: Word | None = None
+    """Failure class or rejection reason."""
+    message: Sentence | None = None
+    """What happened, in a sentence for the person who must act."""
+    started_at: Timestamp | None = None
+    """When the trainer was told to start."""
+    ended_at: Timestamp | None = None
+    """When its processes were gone."""
+    start: Line | None = None
+    """How the job started: Warm (0.09 s), or Cold (8.1 s) and why."""
+    device: Line | None = None
+    """What it trains on, in words."""
+    data: DataFacts | None = None
+    """What the data turned out to be."""
+    progress: Progress | None = None
+    """How far training is."""
+    checkpoint: CheckpointRecord | None = None
+    """The newest complete checkpoint."""
+    model: ModelArtifact | None = None
+    """The trained weights."""
+
+
+class TrainingJobStatus(Model):
+    """What is true of the job. Written by the operator, but for execution."""
+
+    phase: Word = "Pending"
+    """Pending (not yet seen by the operator), Queued, Bound, Running, Suspended, Succeeded, Failed or Cancelled."""
+    reason: Word | None = None
+    """Why, in one word."""
+    summary: Sentence | None = None
+    """Why, in words, with what to do next."""
+    observed_generation: Count | None = None
+    """The metadata.generation the operator last acted on."""
+    attempt: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Grows with every binding."""
+    assignment: Assignment | None = None
+    """The current binding."""
+    scheduling: Scheduling | None = None
+    """How the job's place was or will be found."""
+    conditions: Conditions = []
+    """Scheduled, Running, Complete, Failed, Suspended and Finished."""
+    history: Annotated[list[AttemptRecord], Field(max_length=10)] = []
+    """How earlier attempts ended, newest last."""
+    failures: Count | None = None
+    """Failures that count towards backoffLimit."""
+    node_faults: Count | None = None
+    """Failures that were blamed on a node."""
+    retry_at: Timestamp | None = None
+    """Not bound again before this time."""
+    first_started_at: Timestamp | None = None
+    """When the first attempt began to run."""
+    finished_at: Timestamp | None = None
+    """When the job reached its final phase."""
+    execution: Execution | None = None
+    """What the node's agent reports."""
+
+
+def _uid(value: object) -> object:
+    return value or ""
+
+
+class JobMetadata(Model):
+    """The part of the metadata that CyxWiz reads."""
+
+    name: str
+    namespace: str = "default"
+    uid: Annotated[str, BeforeValidator(_uid)] = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class TrainingJob(Model):
+    """A TrainingJob as the API server gives it."""
+
+    metadata: JobMetadata
+    spec: TrainingJobSpec
+    status: TrainingJobStatus = TrainingJobStatus()

@@ -1,0 +1,129 @@
+"""List-and-watch: the objects as they are, then every change, without end.
+
+The protocol is Kubernetes' "efficient detection of changes": a consistent list, a watch from its resource version
+with bookmarks, a new list after 410 Gone. What went away between two lists is reported as deleted, so that a reader
+who follows the stream knows exactly what exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import aiohttp
+import orjson
+
+from .errors import ApiError, Expired, from_status
+
+if TYPE_CHECKING:
+    from .client import Kube
+
+log = logging.getLogger(__name__)
+
+# The server sends a bookmark about every minute; longer silence means that the connection is dead.
+SILENCE_S = 90.0
+PAGE = 500
+
+
+class ChangeKind(Enum):
+    """What happened to an object, as far as the reader's selector sees it."""
+
+    PRESENT = "present"
+    """It is there, new or changed; `object` is the whole of it."""
+    GONE = "gone"
+    """Deleted, or no longer selected: only a GET can tell. `object` is its last known form."""
+    SYNCED = "synced"
+    """Every object of the list has been told; `object` is empty. Said again after every new list."""
+
+
+class Change(NamedTuple):
+    """One step of the stream."""
+
+    kind: ChangeKind
+    object: dict[str, Any]
+
+
+async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> AsyncIterator[Change]:
+    """The stream. It never ends and raises nothing but cancellation: outages are logged once and waited out."""
+    known: dict[str, dict[str, Any]] = {}
+    delay_s = 0.0
+    broken: str | None = None
+    while True:
+        try:
+            listed, version = await _list_all(kube, path, field_selector)
+            for uid in known.keys() - listed.keys():
+                yield Change(ChangeKind.GONE, known[uid])
+            known = listed
+            for item in listed.values():
+                yield Change(ChangeKind.PRESENT, item)
+            yield Change(ChangeKind.SYNCED, {})
+            if broken is not None:
+                log.info("watch of %s works again", path)
+            delay_s, broken = 0.0, None
+            async for change in _watch_from(kube, path, field_selector, version):
+                uid = change.object["metadata"]["uid"]
+                if change.kind is ChangeKind.GONE:
+                    known.pop(uid, None)
+                else:
+                    known[uid] = change.object
+                yield change
+        except Expired:
+            log.info("watch of %s fell behind, listing again", path)
+        except ApiError as error:
+            if broken is None:
+                log.warning("watch of %s broke, trying again: %s", path, error)
+            broken = str(error)
+            delay_s = min(max(2 * delay_s, 0.2), 10.0)
+            await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311  # spreads a fleet's retries, keeps no secret
+
+
+async def _list_all(kube: Kube, path: str, field_selector: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """Every selected object by uid, and the resource version to watch from. Pages are one consistent list."""
+    items: dict[str, dict[str, Any]] = {}
+    continue_from = ""
+    while True:
+        page = await kube.list(path, field_selector=field_selector, limit=PAGE, continue_from=continue_from)
+        items.update((item["metadata"]["uid"], item) for item in page["items"])
+        continue_from = page["metadata"].get("continue", "")
+        if not continue_from:
+            return items, page["metadata"]["resourceVersion"]
+
+
+async def _watch_from(kube: Kube, path: str, field_selector: str, version: str) -> AsyncIterator[Change]:
+    """Changes since `version`, over as many connections as it takes. Raises ApiError; Expired asks for a new list."""
+    while True:
+        query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        response = await kube.open_stream(path, query, silence_s=SILENCE_S)
+        try:
+            async for event in _events(response):
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    raise from_status(int(status.get("code") or 500), status)
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] == "DELETED":
+                    yield Change(ChangeKind.GONE, event["object"])
+                elif event["type"] != "BOOKMARK":
+                    yield Change(ChangeKind.PRESENT, event["object"])
+        finally:
+            response.close()
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Parsed lines. Ends when the connection does, for whatever reason: the watch goes on from the last version."""
+    pending = b""
+    try:
+        async for chunk in response.content.iter_any():
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                if line:
+                    yield orjson.loads(line)
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        log.debug("watch connection ended: %s", error)
+    except orjson.JSONDecodeError as error:
+        raise Expired(0, "TornLine", str(error)) from error

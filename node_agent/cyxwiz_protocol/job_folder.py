@@ -1,0 +1,130 @@
+"""The folder of one attempt: the protocol from trainer to agent, and the user's record.
+
+    <state>/jobs/<assignment id>/
+        job.json        the order, written by the agent before the runner hears of it
+        deadline        8 bytes, little-endian double: boot time after which nothing may compute; written by the runner
+        metrics.jsonl   one record a line, appended by the trainer
+        trainer.log     what the job's processes print
+        exit.json       how its processes ended; only the runner writes it, last
+        checkpoints/    step-<n>/ each with state.safetensors and state.json
+        model/          model.safetensors, config.json
+
+Whole files are written to a temporary name and renamed, so that a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ASSIGNMENT_ID = re.compile(r"^[0-9a-zA-Z][0-9a-zA-Z-]{0,63}$")
+_DEADLINE = struct.Struct("<d")
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Where everything of one attempt lies."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, state: Path, assignment_id: str) -> JobFolder:
+        """The folder of `assignment_id` below `state`. Raises ValueError for an id that is no plain name."""
+        if not _ASSIGNMENT_ID.match(assignment_id):
+            raise ValueError(f"{assignment_id!r} is no assignment id")
+        return cls(state / "jobs" / assignment_id)
+
+    @property
+    def assignment_id(self) -> str:
+        return self.path.name
+
+    @property
+    def order(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def deadline(self) -> Path:
+        return self.path / "deadline"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "trainer.log"
+
+    @property
+    def exit(self) -> Path:
+        return self.path / "exit.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """`path` holds `content`, or what it held before: never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """`path` holds `value` as JSON, whole."""
+    write_whole(path, json.dumps(value, allow_nan=False).encode() + b"\n")
+
+
+def write_deadline(folder: JobFolder, boot_time: float) -> None:
+    """The trainer's own deadline, in place: 8 aligned bytes are read and written at once."""
+    descriptor = os.open(folder.deadline, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(descriptor, _DEADLINE.pack(boot_time), 0)
+    finally:
+        os.close(descriptor)
+
+
+class DeadlineReader:
+    """The trainer's view of its deadline: one memory read, no system call."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        with folder.deadline.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), _DEADLINE.size, prot=mmap.PROT_READ)
+
+    def __call__(self) -> float:
+        """Boot time in seconds after which this process may not compute."""
+        return _DEADLINE.unpack_from(self._map)[0]
+
+
+class Tail:
+    """Reads the whole lines that were appended to a file since the last call."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path = path
+        self._offset = offset
+
+    def lines(self) -> Iterator[bytes]:
+        """Each new complete line without its newline. A line still being written waits for the next call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._offset += len(line)
+                    yield line[:-1]
+        except FileNotFoundError:
+            return

@@ -1,0 +1,167 @@
+"""What a trainer tells: the lines of metrics.jsonl, and the exit.json of its runner.
+
+A trainer appends whole lines and never rewrites one. A reader takes the newest of each kind.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from cyxwiz_crds import Model
+
+
+class ExitCode(IntEnum):
+    """How a trainer leaves. Anything else is a crash."""
+
+    SUCCEEDED = 0
+    FAILED = 10
+    """It wrote a FailureRecord that says why."""
+    STOPPED = 20
+    """It was told to stop by SIGTERM and has saved what it could."""
+
+
+class StartedRecord(Model):
+    """The first step is done."""
+
+    kind: Literal["started"] = "started"
+    t: float
+    """Unix time."""
+    device: str
+    """What it trains on, in words: "NVIDIA H200, bfloat16, CUDA graph" or "CPU, 2 threads, float32"."""
+    parameters: int
+    """Trainable numbers of the model."""
+    train_samples: int
+    validation_samples: int
+    synthetic: bool = False
+    data_sha256: str | None = None
+    restored_step: int = 0
+    """Steps already done by an earlier attempt; 0 means from the beginning."""
+    note: str | None = None
+    """Why it did not do what was asked, such as a checkpoint that could not be read."""
+
+
+class ProgressRecord(Model):
+    """Where training is now; about one a second."""
+
+    kind: Literal["progress"] = "progress"
+    t: float
+    epoch: int
+    """In progress, from 1."""
+    epochs: int
+    step: int
+    total_steps: int
+    loss: float
+    """Mean training loss of the epoch so far."""
+    accuracy: float | None = None
+    """Training accuracy of the epoch so far, 0 to 1."""
+    learning_rate: float
+    samples_processed: int
+    samples_per_second: float
+    """Over the last seconds."""
+    elapsed_seconds: float
+    remaining_seconds: float | None = None
+    """None until a rate is known."""
+    gpu_memory_peak: int | None = None
+    """Bytes."""
+
+
+class EpochRecord(Model):
+    """An epoch is done and evaluated."""
+
+    kind: Literal["epoch"] = "epoch"
+    t: float
+    epoch: int
+    loss: float
+    accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+
+class CheckpointedRecord(Model):
+    """A checkpoint is complete on disk."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    t: float
+    step: int
+    epoch: int
+    """Whole epochs done."""
+    folder: str
+    """Relative to the job's folder: checkpoints/step-<n>."""
+    digest: str
+    """sha256:<first 16 hexadecimal digits of the SHA-256 of state.safetensors>."""
+
+
+class ModelRecord(Model):
+    """The trained weights are complete on disk."""
+
+    kind: Literal["model"] = "model"
+    t: float
+    path: str
+    """Relative to the job's folder."""
+    sha256: str
+    bytes: int
+    format: str = "safetensors"
+
+
+class FailureRecord(Model):
+    """Why training cannot go on; the last record before ExitCode.FAILED."""
+
+    kind: Literal["failure"] = "failure"
+    t: float
+    failure: str
+    """A class of cyxwiz_crds.Failure, such as UserError."""
+    message: str
+    """What happened and what to do, for the job's author."""
+
+
+Record = StartedRecord | ProgressRecord | EpochRecord | CheckpointedRecord | ModelRecord | FailureRecord
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+LONGEST_LINE_BYTES = 65_536
+
+
+def parse_record(line: bytes) -> Record | None:
+    """The record of one line of metrics.jsonl; None for a line no trainer of this version would write.
+
+    A job's own code can write to this file, so nothing in it is trusted further than its type.
+    """
+    if len(line) > LONGEST_LINE_BYTES:
+        return None
+    try:
+        return _RECORD.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def encode_record(record: Record) -> bytes:
+    """One line, newline included."""
+    return json.dumps(record.wire(), allow_nan=False).encode() + b"\n"
+
+
+class StartFacts(Model):
+    """How a job came to its first step."""
+
+    mode: Literal["Warm", "Cold"]
+    seconds: float
+    """From the runner's hearing of the job to the trainer's answer that it begins."""
+    why: str | None = None
+    """Why it was cold: "no warm trainer was ready", "two GPUs"."""
+
+
+class ExitRecord(Model):
+    """How the processes of an attempt ended: the content of exit.json."""
+
+    assignment_id: str
+    cause: Literal["Exited", "Stopped", "Fenced", "StartFailed", "RunnerRestarted", "OutOfHostMemory"]
+    """Exited by itself, stopped on the agent's order, killed by the fence, never started, ended by a later runner."""
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: float | None = None
+    """Unix time."""
+    ended_at: float
+    """Unix time at which the last process of the tree was gone."""
+    start: StartFacts | None = None
