@@ -27,7 +27,8 @@ def _translate(node: dict[str, Any], definitions: dict[str, Any], path: str) -> 
         node = _without_null(node, definitions, path)
     result: dict[str, Any] = {}
     for key, value in node.items():
-        if key in _DROPPED or (key == "default" and value is None):
+        # An empty list or map says nothing that its absence does not.
+        if key in _DROPPED or (key == "default" and value in (None, [], {})):
             continue
         match key:
             case "properties":

@@ -356,6 +356,8 @@ class TrainingJobStatus(Model):
     """Grows with every binding."""
     assignment: Assignment | None = None
     """The current binding."""
+    restore_from: RestoreFrom | None = None
+    """The newest checkpoint of earlier attempts, which the next attempt goes on from where it can be read."""
     scheduling: Scheduling | None = None
     """How the job's place was or will be found."""
     conditions: Conditions = []

@@ -7,5 +7,17 @@ session with orjson, which costs a third of the client CPU per patch. No other m
 from .client import Kube
 from .errors import ApiError, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from .listing import Change, ChangeKind
+from .patches import merge_diff
 
-__all__ = ["ApiError", "Change", "ChangeKind", "Conflict", "Forbidden", "Invalid", "Kube", "NotFound", "Unavailable"]
+__all__ = [
+    "ApiError",
+    "Change",
+    "ChangeKind",
+    "Conflict",
+    "Forbidden",
+    "Invalid",
+    "Kube",
+    "NotFound",
+    "Unavailable",
+    "merge_diff",
+]

@@ -38,12 +38,19 @@ class Kube:
 
     @classmethod
     async def connect(cls, *, kubeconfig: Path | None = None, user_agent: str, request_timeout_s: float = 15) -> Kube:
-        """A client for the named kubeconfig, or for the pod's own service account where there is none."""
+        """A client for the named kubeconfig, or for the pod's own service account where there is none.
+
+        Raises Unavailable when neither can be read.
+        """
         configuration = official.Configuration()
-        if kubeconfig is not None:
-            await sign_in.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-        else:
-            sign_in.load_incluster_config(client_configuration=configuration)
+        try:
+            if kubeconfig is not None:
+                await sign_in.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+            else:
+                sign_in.load_incluster_config(client_configuration=configuration)
+        except (sign_in.ConfigException, OSError) as error:
+            advice = "give --kubeconfig, or run in a pod with a service account"
+            raise Unavailable(0, "NoCredentials", f"{error} ({advice})") from error
         return cls(configuration, user_agent=user_agent, request_timeout_s=request_timeout_s)
 
     async def __aenter__(self) -> Kube:

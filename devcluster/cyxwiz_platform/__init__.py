@@ -1,0 +1,9 @@
+"""CyxWiz on a devcluster: operator, agents and runners as processes, with exactly the chart's permissions.
+
+The one harness of the demo, the api tests and the benchmarks. It is admin; what it starts is not.
+"""
+
+from .children import PlatformProcess
+from .platform import Machine, Platform, PlatformError, free_port
+
+__all__ = ["Machine", "Platform", "PlatformError", "PlatformProcess", "free_port"]

@@ -1,0 +1,76 @@
+"""How an attempt that is over is to be reported: its exit, its records and the order it was under. Pure."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+
+from cyxwiz_crds import Failure, Intent, State
+from cyxwiz_protocol.records import ExitCode, ExitRecord
+
+from .facts import Facts
+
+LOG_LINES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Why a job is to leave."""
+
+    state: str
+    """How the execution ends when the job leaves because of it: Cancelled, Yielded or Failed."""
+    reason: str
+    message: str
+    grace_s: float
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The final words of an execution."""
+
+    state: str
+    reason: str | None
+    message: str | None
+
+
+def wish_of(intent: str, reason: str | None, grace_s: float, *, cancelled: bool) -> Wish | None:
+    """What the present order asks of a job that runs; None: go on."""
+    if cancelled or (intent == Intent.STOP and reason != Failure.DEADLINE_EXCEEDED):
+        return Wish(State.CANCELLED, reason or "CancelledByUser", "stopped on request", grace_s)
+    if intent == Intent.STOP:
+        return Wish(State.FAILED, Failure.DEADLINE_EXCEEDED, "stopped: activeDeadlineSeconds is over", grace_s)
+    if intent == Intent.YIELD:
+        return Wish(State.YIELDED, reason or "Yielded", "left at a checkpoint", grace_s)
+    return None
+
+
+def ending_of(exit_record: ExitRecord, facts: Facts, wish: Wish | None, log_tail: str) -> Ending:
+    """How it ended. A job that ended well has succeeded, whatever was wished meanwhile."""
+    if exit_record.exit_code == ExitCode.SUCCEEDED and facts.model is not None:
+        return Ending(State.SUCCEEDED, None, None)
+    if exit_record.exit_code == ExitCode.FAILED and facts.failure is not None:
+        return Ending(State.FAILED, facts.failure.failure, facts.failure.message)
+    match exit_record.cause:
+        case "Fenced":
+            return Ending(State.FAILED, Failure.NODE_LOST, "killed: the node had lost touch with the cluster")
+        case "RunnerRestarted":
+            return Ending(State.FAILED, Failure.EVICTED, "the node's runner was restarted")
+        case "StartFailed":
+            return Ending(
+                State.FAILED, Failure.EVICTED, f"no trainer could be started on this node. {log_tail}".strip()
+            )
+        case "OutOfHostMemory":
+            return Ending(State.FAILED, Failure.OUT_OF_HOST_MEMORY, "killed: used more host memory than it asked for")
+        case "Stopped" | "Exited":
+            pass
+    if wish is not None:
+        return Ending(wish.state, wish.reason, wish.message)
+    return Ending(State.FAILED, Failure.CRASHED, _crash(exit_record, log_tail))
+
+
+def _crash(exit_record: ExitRecord, log_tail: str) -> str:
+    if exit_record.signal is not None:
+        how = f"was killed by {signal.Signals(exit_record.signal).name}"
+    else:
+        how = f"ended with exit code {exit_record.exit_code}"
+    return f"The trainer {how}. Its last words: {log_tail}" if log_tail else f"The trainer {how}."

@@ -1,0 +1,149 @@
+"""What the records of one attempt say so far, folded into the parts of an execution report. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cyxwiz_crds import Progress, size_text
+from cyxwiz_crds.training_job import CheckpointRecord, DataFacts, ModelArtifact
+from cyxwiz_protocol.records import (
+    CheckpointedRecord,
+    EpochRecord,
+    FailureRecord,
+    ModelRecord,
+    ProgressRecord,
+    Record,
+    StartedRecord,
+)
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+CURVE_POINTS = 16
+HISTORY_POINTS = 32
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The newest of each kind of record."""
+
+    started: StartedRecord | None = None
+    progress: ProgressRecord | None = None
+    epoch: EpochRecord | None = None
+    checkpoint: CheckpointedRecord | None = None
+    model: ModelRecord | None = None
+    failure: FailureRecord | None = None
+    losses: tuple[float, ...] = ()
+    best_accuracy: float | None = None
+
+    def after(self, record: Record) -> Facts:
+        """These facts and one record more."""
+        match record:
+            case StartedRecord():
+                return replace(self, started=record)
+            case ProgressRecord():
+                return replace(self, progress=record)
+            case EpochRecord():
+                known = [a for a in (self.best_accuracy, record.validation_accuracy) if a is not None]
+                best = max(known, default=None)
+                return replace(self, epoch=record, losses=(*self.losses, record.loss), best_accuracy=best)
+            case CheckpointedRecord():
+                return replace(self, checkpoint=record)
+            case ModelRecord():
+                return replace(self, model=record)
+            case FailureRecord():
+                return replace(self, failure=record)
+
+
+def progress_report(facts: Facts) -> Progress | None:
+    """The progress as status carries it; None before the first record of it."""
+    now, epoch = facts.progress, facts.epoch
+    if now is None:
+        return None
+    percent = 100 * now.step // now.total_steps if now.total_steps else 0
+    return Progress(
+        epoch=now.epoch,
+        epochs=f"{now.epoch}/{now.epochs}",
+        step=now.step,
+        total_steps=now.total_steps,
+        percent=f"{percent}%",
+        loss=f"{now.loss:.4f}",
+        accuracy=_fraction(now.accuracy),
+        validation_loss=_fraction(epoch.validation_loss) if epoch else None,
+        validation_accuracy=_fraction(epoch.validation_accuracy) if epoch else None,
+        best=_fraction(facts.best_accuracy),
+        learning_rate=f"{now.learning_rate:.6f}",
+        samples_processed=now.samples_processed,
+        samples_per_second=f"{now.samples_per_second:.1f}",
+        elapsed_seconds=int(now.elapsed_seconds),
+        remaining_seconds=None if now.remaining_seconds is None else round(now.remaining_seconds),
+        eta=None if now.remaining_seconds is None else duration_text(now.remaining_seconds),
+        gpu_memory_peak=None if now.gpu_memory_peak is None else size_text(now.gpu_memory_peak),
+        loss_history=" ".join(f"{loss:.4f}" for loss in thinned(facts.losses, HISTORY_POINTS)) or None,
+        curve=curve(facts.losses) or None,
+    )
+
+
+def checkpoint_report(facts: Facts, node: str, assignment_id: str) -> CheckpointRecord | None:
+    """The newest checkpoint as status carries it."""
+    record = facts.checkpoint
+    if record is None:
+        return None
+    uri = f"node://{node}/{assignment_id}/{record.folder}"
+    return CheckpointRecord(step=record.step, epoch=record.epoch, digest=record.digest, uri=uri)
+
+
+def model_report(facts: Facts, node: str, assignment_id: str) -> ModelArtifact | None:
+    """The trained weights as status carries them."""
+    record = facts.model
+    if record is None:
+        return None
+    uri = f"node://{node}/{assignment_id}/{record.path}"
+    return ModelArtifact(sha256=record.sha256, bytes=record.bytes, format=record.format, uri=uri)
+
+
+def data_report(facts: Facts) -> DataFacts | None:
+    """What the data turned out to be."""
+    record = facts.started
+    if record is None:
+        return None
+    return DataFacts(
+        train_samples=record.train_samples,
+        validation_samples=record.validation_samples,
+        synthetic=record.synthetic,
+        sha256=record.data_sha256,
+    )
+
+
+def thinned(values: tuple[float, ...], most: int) -> tuple[float, ...]:
+    """At most `most` of the values, evenly spread, the first and the last among them."""
+    if len(values) <= most:
+        return values
+    return tuple(values[round(i * (len(values) - 1) / (most - 1))] for i in range(most))
+
+
+def curve(values: tuple[float, ...]) -> str:
+    """The values as a line of at most 16 block characters, scaled between their extremes."""
+    points = thinned(values, CURVE_POINTS)
+    if not points:
+        return ""
+    low, high = min(points), max(points)
+    if high == low:
+        return _BLOCKS[0] * len(points)
+    return "".join(_BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))] for value in points)
+
+
+def duration_text(seconds: float) -> str:
+    """45s, 1m40s, 2h05m, 3d04h."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, second = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m{second:02d}s"
+    hours, minute = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minute:02d}m"
+    return f"{hours // 24}d{hours % 24:02d}h"
+
+
+def _fraction(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

@@ -1,0 +1,40 @@
+"""What an agent is told at its start."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# D of the fence: a job may compute this long after the last acknowledged renewal of its node's Lease was sent.
+LEASE_GRACE_S = 25.0
+LEASE_RENEWAL_S = 10.0
+# E of the fence, written into the Lease for those who read it; the operator goes by its own observation.
+LEASE_DURATION_S = 40
+STOP_GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One agent's configuration; every field has a flag in `__main__`."""
+
+    node: str
+    namespace: str
+    """Where the Leases live."""
+    state: Path
+    """Shared with the runner."""
+    kubeconfig: Path | None = None
+    """None: the pod's own service account."""
+    cpus: int = os.cpu_count() or 1
+    """CPU cores for jobs."""
+    memory_bytes: int = 0
+    """Host memory for jobs."""
+    max_jobs: int = 16
+    """Most jobs at a time."""
+    port: int = 0
+    """Port for /healthz, /readyz and /metrics; 0 picks a free one."""
+
+
+def host_memory_bytes() -> int:
+    """MemTotal of this machine in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
