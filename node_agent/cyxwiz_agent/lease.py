@@ -48,10 +48,7 @@ class NodeLease:
         """Acquire, renew, acquire again after a loss; until cancelled."""
         while True:
             try:
-                if self._held is None:
-                    await self._acquire()
-                else:
-                    await self._renew()
+                await self.step()
             except Conflict:
                 continue  # somebody wrote in between: look again at once
             except ApiError as error:
@@ -60,6 +57,13 @@ class NodeLease:
                 continue
             self._changed()
             await asyncio.sleep(LEASE_RENEWAL_S)
+
+    async def step(self) -> None:
+        """Held, and acknowledged just now. Raises Conflict when somebody else wrote in between: step again."""
+        if self._held is None:
+            await self._acquire()
+        else:
+            await self._renew()
 
     async def _acquire(self) -> None:
         """A new epoch. One agent a node is held by a lock on the state folder, so another holder is a dead one."""

@@ -1,0 +1,63 @@
+# Everything a newcomer or CI runs. Each target installs what it needs; nothing is written outside .venv, .state and
+# the user's cache folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-process test-api check format generate lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv from the hashed lock
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "CyxWiz needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	@echo "setting up $(VENV) (torch is large: some minutes on a slow line)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock
+	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## Four jobs on a real control plane on this machine; KEEP=1 keeps it running
+	@$(BIN)/python -m cyxwiz_platform.demo $(if $(KEEP),--keep)
+
+test: $(READY) ## All tests that need neither root nor a GPU
+	@$(BIN)/cyxwiz-devcluster build
+	@$(PYTEST) tests/unit tests/process tests/api
+
+test-unit: $(READY) ## Decisions, schema, import rules: seconds
+	@$(PYTEST) tests/unit
+
+test-process: $(READY) ## Trainer, runner and dev cluster as real processes
+	@$(PYTEST) tests/process
+
+test-api: $(READY) ## The whole thread on a real API server
+	@$(PYTEST) tests/api
+
+check: $(READY) ## Lint, types, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
+	@$(BIN)/pyright
+	@$(BIN)/python -m cyxwiz_crds --check
+	@$(BIN)/yamllint --strict crds helm/cyxwiz/values.yaml helm/cyxwiz/Chart.yaml examples
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+generate: $(READY) ## Write the CRDs from the models
+	@$(BIN)/python -m cyxwiz_crds
+
+lock: $(READY) ## Renew requirements.lock within the bounds of pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+clean: ## Remove .venv and .state; built Kubernetes binaries stay in the cache
+	rm -rf $(VENV) .state
