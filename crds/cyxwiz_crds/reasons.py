@@ -100,6 +100,7 @@ class Failure:
     OUT_OF_GPU_MEMORY: Final = "OutOfGPUMemory"
     BACKOFF_LIMIT: Final = "BackoffLimitExceeded"
     NODE_LOST: Final = "NodeLost"
+    GPU_FAULT: Final = "GPUFault"
     NEVER_CLAIMED: Final = "NeverClaimed"
     REJECTED: Final = "Rejected"
     EVICTED: Final = "Evicted"

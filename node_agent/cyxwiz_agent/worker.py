@@ -269,16 +269,18 @@ class Worker:
         before = self.job.status.execution if self.job else None
         mine = before is not None and before.assignment_id == self.assignment_id
         process = self._runner.job(self.assignment_id)
+        started = self._facts.started
+        note = started.note if started else None
         report = Execution(
             assignment_id=self.assignment_id,
             sequence=max(self._sequence, before.sequence if before is not None and mine else 0) + 1,
             state=state,
             reason=reason,
-            message=None if message is None else message[:LONGEST_MESSAGE],
+            message=(message or note or "")[:LONGEST_MESSAGE] or None,
             started_at=before.started_at if before is not None and mine and before.started_at else started_at,
             ended_at=ended_at,
             start=_start_text(process),
-            device=self._facts.started.device if self._facts.started else None,
+            device=started.device if started else None,
             data=data_report(self._facts),
             progress=progress_report(self._facts),
             checkpoint=checkpoint_report(self._facts, self._node, self.assignment_id),

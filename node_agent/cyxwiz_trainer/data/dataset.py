@@ -1,0 +1,117 @@
+"""What every reader returns: samples and labels in memory, split, counted and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cyxwiz_trainer.failures import UserError
+
+LARGEST_LABEL = 65_535
+"""The last layer has a row for each class: a stray label must not make it huge."""
+Arrays = tuple[NDArray[Any], NDArray[Any]]
+"""Samples and labels as a reader decoded them."""
+# Second words of the seed, so that no two random streams of a job are the same.
+_SPLIT_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples with their labels."""
+
+    inputs: Tensor
+    """(n, channels, height, width) or (n, features); uint8 or float32."""
+    labels: Tensor
+    """(n,) int64."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Part:
+        return Part(self.inputs.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The data of one job, whole."""
+
+    train: Part
+    validation: Part
+    num_classes: int
+    sha256: str
+    """Over the decoded samples and labels, before any split."""
+    synthetic: bool = False
+    label_names: tuple[str, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.train.inputs.shape[1:])
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same data, held on `device`."""
+        return Dataset(
+            self.train.to(device),
+            self.validation.to(device),
+            self.num_classes,
+            self.sha256,
+            self.synthetic,
+            self.label_names,
+        )
+
+
+def whole(
+    train: Arrays,
+    validation: Arrays | None,
+    *,
+    fraction: float,
+    seed: int,
+    synthetic: bool = False,
+    label_names: tuple[str, ...] | None = None,
+) -> Dataset:
+    """The Dataset of checked arrays; without `validation`, `fraction` of `train` is held out.
+
+    Raises UserError when there is nothing to learn or to hold out.
+    """
+    digest = _sha256(*train, *(validation or ()))
+    largest = max(int(labels.max()) for _, labels in ((train, validation) if validation else (train,)))
+    if largest > LARGEST_LABEL:
+        raise UserError(f"labels must count from 0 to at most {LARGEST_LABEL}, and the largest is {largest}")
+    if largest < 1:
+        raise UserError("all labels are 0: there is nothing to tell apart")
+    parts = [_part(*train), _part(*validation)] if validation else list(_hold_out(_part(*train), fraction, seed))
+    return Dataset(parts[0], parts[1], largest + 1, digest, synthetic, label_names)
+
+
+def held_out(samples: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices to train on and to hold out: disjoint, sorted, the same for the same seed. At least one of each."""
+    count = min(max(round(samples * fraction), 1), samples - 1)
+    order = np.random.default_rng((seed, _SPLIT_STREAM)).permutation(samples)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
+    if len(part) < 2:
+        raise UserError(f"the data has {len(part)} samples: at least 2 are needed, one to train on and one to hold out")
+    train, validation = (torch.from_numpy(indices) for indices in held_out(len(part), fraction, seed))
+    return Part(part.inputs[train], part.labels[train]), Part(part.inputs[validation], part.labels[validation])
+
+
+def _part(inputs: NDArray[Any], labels: NDArray[Any]) -> Part:
+    # A copy where the array is a read-only view of a file's bytes: torch has no read-only tensors.
+    inputs = np.require(inputs, requirements=("C", "W"))
+    return Part(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _sha256(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,117 @@
+"""What a job computes on: which GPU or how many threads, in which precision, how reproducibly."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from cyxwiz_crds import TrainingJobSpec
+from cyxwiz_protocol.order import JobOrder
+
+from .failures import UserError, WrongDevices
+
+# Layout of images and convolutions: the fastest on GPUs by far, and on CPUs by a tenth or so.
+IMAGE_LAYOUT = torch.channels_last
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how one job computes."""
+
+    torch_device: torch.device
+    autocast_dtype: torch.dtype | None
+    """None trains in float32."""
+    words: str
+    """For people: "NVIDIA H200, bfloat16" or "CPU, 2 threads, float32"."""
+    memory_allowed: int | None = None
+    """Bytes of GPU memory the job may hold; None on the CPU."""
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.torch_device.type == "cuda"
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Forward passes inside run in the job's precision."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=self.autocast_dtype)
+
+    def memory_peak(self) -> int | None:
+        """Most bytes of GPU memory held so far, the allocator's cache included; None on the CPU."""
+        return torch.cuda.max_memory_reserved(self.torch_device) if self.is_gpu else None
+
+
+def prepare(order: JobOrder) -> Device:
+    """This process is set up for the job: device, threads, precision, determinism, seeds.
+
+    Raises UserError for what no device of this kind can do, WrongDevices when CUDA shows other GPUs than `order` names.
+    """
+    spec = order.spec
+    if max(len(order.gpus), spec.resources.gpus) > 1:
+        raise UserError("several GPUs per job are not supported yet: set resources.gpus: 1")
+    if order.gpus:
+        check_visible(order.gpus, visible_gpus())
+    torch.set_num_threads(spec.resources.cpus)
+    # Not use_deterministic_algorithms: that does the same and imports the compiler, 6 s on one CPU core.
+    torch.set_deterministic_debug_mode("error" if spec.deterministic else "default")
+    torch.backends.cudnn.benchmark = not spec.deterministic  # shapes are fixed, so the search pays once
+    _set_float32_precision(exact=spec.precision == "float32")
+    torch.manual_seed(spec.hyperparameters.seed)
+    return _gpu(spec) if order.gpus else _cpu(spec)
+
+
+def visible_gpus() -> list[str]:
+    """UUIDs of the GPUs CUDA shows this process, in its order."""
+    if not torch.cuda.is_available():
+        return []
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+
+
+def check_visible(ordered: list[str], visible: list[str]) -> None:
+    """Raises WrongDevices unless `visible` are exactly the GPUs `ordered`.
+
+    One invalid entry in CUDA_VISIBLE_DEVICES silently hides all after it, so nothing else would tell.
+    """
+    if [_bare(uuid) for uuid in ordered] != [_bare(uuid) for uuid in visible]:
+        shown = ", ".join(visible) or "none"
+        raise WrongDevices(f"the job was given {', '.join(ordered)}, but CUDA shows {shown} to its process")
+
+
+def _bare(uuid: str) -> str:
+    """The UUID as CUDA has it, without the prefix NVML puts before it."""
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
+
+
+def _gpu(spec: TrainingJobSpec) -> Device:
+    device = torch.device("cuda", 0)
+    torch.cuda.set_device(device)
+    properties = torch.cuda.get_device_properties(device)
+    allowed = properties.total_memory
+    limit = spec.resources.gpu_memory_bytes
+    if limit is not None and limit < allowed:
+        torch.cuda.set_per_process_memory_fraction(limit / allowed, device)
+        allowed = limit
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if spec.precision == "bfloat16" and not has_bfloat16:
+        raise UserError(f"{properties.name} has no bfloat16: set precision: auto or float32")
+    dtype = torch.bfloat16 if has_bfloat16 and spec.precision != "float32" else None
+    return Device(device, dtype, f"{properties.name}, {_dtype_words(dtype)}", allowed)
+
+
+def _cpu(spec: TrainingJobSpec) -> Device:
+    dtype = torch.bfloat16 if spec.precision == "bfloat16" else None
+    threads = spec.resources.cpus
+    return Device(torch.device("cpu"), dtype, f"CPU, {threads} thread{'s'[: threads > 1]}, {_dtype_words(dtype)}")
+
+
+def _dtype_words(dtype: torch.dtype | None) -> str:
+    return str(dtype or torch.float32).removeprefix("torch.")
+
+
+def _set_float32_precision(*, exact: bool) -> None:
+    """float32 is true float32 when `exact`, else TF32 where the GPU has it."""
+    value = "ieee" if exact else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = value
+    torch.backends.cudnn.conv.fp32_precision = value  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
