@@ -40,6 +40,7 @@ class Machine:
     warm: int
     state: Path
     data: Path | None
+    gpus: tuple[str, ...]
     agent_port: int
     runner: PlatformProcess
     agent: PlatformProcess
@@ -84,7 +85,7 @@ class Platform:
         kubeconfig = self.cluster.kubeconfig_for_token(token, self.folder / "operator.kubeconfig")
         self.operator_port = self.operator_port or free_port()
         command = [sys.executable, "-m", "cyxwiz_operator", "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
-        command += ["--health-port", str(self.operator_port), *flags]
+        command += ["--health-port", str(self.operator_port), "--metrics-port", str(free_port()), *flags]
         self.operator = PlatformProcess("operator", command, self.logs / "operator.log")
         if wait:
             wait_ready(self.operator, self.operator_port)
@@ -99,17 +100,21 @@ class Platform:
         warm: int = 1,
         data: Path | None = None,
         labels: dict[str, str] | None = None,
+        gpus: tuple[str, ...] = (),
     ) -> Machine:
-        """A Node and its agent's Pod exist as objects; runner and agent run. `wait_machines` waits for them."""
+        """A Node and its agent's Pod exist as objects; runner and agent run. `wait_machines` waits for them.
+
+        `gpus` are UUIDs to keep a trainer warm on; which GPUs the machine has, its agent asks the driver.
+        """
         self.cluster.run_kubectl(
             "apply", "-f", "-", input=yaml.safe_dump_all([node_object(name, labels or {}), agent_pod(name)])
         )
         state = self.folder / "nodes" / name
         state.mkdir(parents=True, exist_ok=True)
-        runner = self._runner(name, state, cpus, warm, data)
+        runner = self._runner(name, state, cpus, warm, data, gpus)
         port = free_port()
         agent = self._agent(name, state, cpus, memory, port)
-        machine = Machine(name, cpus, memory, warm, state, data, port, runner, agent)
+        machine = Machine(name, cpus, memory, warm, state, data, gpus, port, runner, agent)
         self.machines[name] = machine
         return machine
 
@@ -121,9 +126,11 @@ class Platform:
     def restart_runner(self, name: str) -> None:
         """A new runner process for a machine whose runner has ended."""
         machine = self.machines[name]
-        machine.runner = self._runner(name, machine.state, machine.cpus, machine.warm, machine.data)
+        machine.runner = self._runner(name, machine.state, machine.cpus, machine.warm, machine.data, machine.gpus)
 
-    def _runner(self, name: str, state: Path, cpus: int, warm: int, data: Path | None) -> PlatformProcess:
+    def _runner(
+        self, name: str, state: Path, cpus: int, warm: int, data: Path | None, gpus: tuple[str, ...]
+    ) -> PlatformProcess:
         command = [
             sys.executable,
             "-m",
@@ -137,6 +144,8 @@ class Platform:
         ]
         if data is not None:
             command += ["--data-root", str(data)]
+        for uuid in gpus:
+            command += ["--warm-gpu", uuid]
         return PlatformProcess(f"runner-{name}", command, self.logs / f"runner-{name}.log")
 
     def _agent(self, name: str, state: Path, cpus: int, memory: str, port: int) -> PlatformProcess:

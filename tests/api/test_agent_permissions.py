@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 
-from cyxwiz_devcluster import Cluster
 from cyxwiz_kube import ApiError, Forbidden, Invalid, Kube, paths
 from cyxwiz_platform import Platform
 from cyxwiz_platform.platform import NAMESPACE, agent_pod, node_object
@@ -19,13 +17,17 @@ REFUSALS = (Forbidden, Invalid)
 
 
 @pytest_asyncio.fixture
-async def agent(platform: Platform, installed: Cluster) -> AsyncIterator[Kube]:
-    """A client with the token of the agent on node `mine`. No process runs."""
-    installed.run_kubectl("apply", "-f", "-", input=yaml.safe_dump_all([node_object("mine", {}), agent_pod("mine")]))
-    kubeconfig = installed.kubeconfig_for_token(platform.agent_token("mine"), platform.folder / "agent.kubeconfig")
+async def agent(idle: Platform) -> AsyncIterator[Kube]:
+    """A client with the token of the agent on node `mine`."""
+    idle.apply(node_object("mine", {}), agent_pod("mine"))
+    kubeconfig = idle.cluster.kubeconfig_for_token(idle.agent_token("mine"), idle.folder / "agent.kubeconfig")
     async with await Kube.connect(kubeconfig=kubeconfig, user_agent="cyxwiz-tests") as kube:
         await _until_policies_are_enforced(kube)
         yield kube
+    idle.cluster.run_kubectl("delete", "computenode,node", "mine", "--ignore-not-found")
+    idle.cluster.run_kubectl("delete", "lease", "mine", "-n", NAMESPACE, "--ignore-not-found")
+    force = ["--force", "--grace-period=0"]
+    idle.cluster.run_kubectl("delete", "pod", "cyxwiz-agent-mine", "-n", NAMESPACE, "--ignore-not-found", *force)
 
 
 async def _until_policies_are_enforced(kube: Kube) -> None:
@@ -132,10 +134,10 @@ async def test_an_agents_token_reads_no_secrets_and_no_pods(agent: Kube) -> None
 
 
 async def test_a_token_that_is_bound_to_no_pod_writes_nothing(
-    agent: Kube, admin: Kube, installed: Cluster, platform: Platform, namespace: str
+    agent: Kube, admin: Kube, idle: Platform, namespace: str
 ) -> None:
-    token = installed.run_kubectl("create", "token", "cyxwiz-agent", "-n", NAMESPACE).strip()
-    kubeconfig = installed.kubeconfig_for_token(token, platform.folder / "unbound.kubeconfig")
+    token = idle.cluster.run_kubectl("create", "token", "cyxwiz-agent", "-n", NAMESPACE).strip()
+    kubeconfig = idle.cluster.kubeconfig_for_token(token, idle.folder / "unbound.kubeconfig")
     path = await bound_job(admin, namespace, "mine")
     async with await Kube.connect(kubeconfig=kubeconfig, user_agent="cyxwiz-tests") as unbound:
         with pytest.raises(REFUSALS, match="not bound to a pod"):

@@ -4,114 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-from cyxwiz_crds import FINAL_PHASES
-from cyxwiz_devcluster import Cluster
 from cyxwiz_platform import Platform
-
-TRAINS_WITHIN_S = 90.0
-Object = dict[str, Any]
-
-
-def digits(name: str, *, epochs: int = 5, cpus: int = 1, gpus: int = 0, **spec: Any) -> Object:
-    """Real images, a small network, a second or two."""
-    return {
-        "apiVersion": "cyxwiz.io/v1alpha1",
-        "kind": "TrainingJob",
-        "metadata": {"name": name},
-        "spec": {
-            "model": {"name": "cnn"},
-            "dataset": {"uri": "builtin://digits"},
-            "epochs": epochs,
-            "resources": {"gpus": gpus, "cpus": cpus, "memory": "512Mi"},
-            **spec,
-        },
-    }
-
-
-def endless(name: str, **spec: Any) -> Object:
-    """A job that is still running whatever a test does meanwhile, with a checkpoint after every short epoch."""
-    return digits(name, epochs=10_000, **spec)
-
-
-@pytest.fixture(scope="module")
-def thread(installed: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Operator and two machines of different sizes, running."""
-    with Platform(installed, tmp_path_factory.mktemp("t")) as platform:
-        platform.add_machine("node-a", cpus=2, memory="4Gi")
-        platform.add_machine("node-b", cpus=1, memory="2Gi")
-        platform.start_operator()
-        platform.wait_machines()
-        for name in platform.machines:
-            platform.wait_for("computenode", name, is_online, what="Online with trainers")
-        yield platform
-        print(platform.operator.last_words() if platform.operator else "")
-    installed.run_kubectl("delete", "trainingjobs,computenodes,nodes", "--all")
-
-
-@pytest.fixture(autouse=True)
-def no_jobs_left(installed: Cluster) -> Iterator[None]:
-    yield
-    installed.run_kubectl("delete", "trainingjobs", "--all", "-n", "default")
-
-
-def is_online(node: Object) -> bool:
-    status = node.get("status", {})
-    return status.get("phase") == "Online" and bool(status.get("inventory", {}).get("models"))
-
-
-def status_of(job: Object) -> Object:
-    return job.get("status", {})
-
-
-def phase(*phases: str) -> Any:
-    return lambda job: status_of(job).get("phase") in phases
-
-
-def finished(job: Object) -> bool:
-    return status_of(job).get("phase") in FINAL_PHASES
-
-
-def stepping(job: Object) -> bool:
-    """It has reported training steps."""
-    return (status_of(job).get("execution", {}).get("progress") or {}).get("step", 0) > 0
-
-
-def condition(job: Object, kind: str) -> Object:
-    return next((c for c in status_of(job).get("conditions", []) if c["type"] == kind), {})
-
-
-def apply_and_wait(platform: Platform, job: Object, until: Any, what: str) -> Object:
-    platform.apply(job)
-    return platform.wait_for("trainingjob", job["metadata"]["name"], until, what=what, within_s=TRAINS_WITHIN_S)
-
-
-def trainers_of(assignment: str) -> list[int]:
-    """Processes that train this assignment: those whose working folder is its job folder."""
-    found: list[int] = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if (process / "cwd").readlink().name == assignment:
-                    found.append(int(process.name))
-            except OSError:
-                continue
-    return found
-
-
-def wait_gone(assignment: str, within_s: float = 40.0) -> None:
-    deadline = time.monotonic() + within_s
-    while trainers := trainers_of(assignment):
-        assert time.monotonic() < deadline, f"still running: {trainers}"
-        time.sleep(0.1)
+from tests.thread import (
+    TRAINS_WITHIN_S,
+    apply_and_wait,
+    condition,
+    digits,
+    endless,
+    finished,
+    phase,
+    status_of,
+    stepping,
+    trainers_of,
+    wait_gone,
+)
 
 
 def test_an_applied_job_is_bound_trained_and_succeeds_with_its_models_digest(thread: Platform) -> None:
@@ -201,65 +109,6 @@ def test_a_suspended_job_gives_its_place_back_and_goes_on_from_its_checkpoint(th
         "trainingjob", "paused", lambda j: status_of(j).get("attempt") == 2 and stepping(j), what="on"
     )
     assert status_of(job)["execution"]["progress"]["step"] >= step
-
-
-def test_an_operator_killed_in_the_middle_changes_nothing(thread: Platform) -> None:
-    before = apply_and_wait(thread, endless("survives"), stepping, "training")
-    assert thread.operator is not None
-    thread.operator.kill()
-    thread.apply(digits("meanwhile", epochs=1))
-    thread.start_operator()
-    done = thread.wait_for("trainingjob", "meanwhile", finished, what="a final phase", within_s=TRAINS_WITHIN_S)
-    assert status_of(done)["phase"] == "Succeeded"
-    after = thread.get("trainingjob", "survives")
-    assert status_of(after)["phase"] == "Running"
-    assert status_of(after)["assignment"] == status_of(before)["assignment"]
-
-
-def test_an_agent_killed_and_started_again_finds_its_job_running(thread: Platform) -> None:
-    before = apply_and_wait(thread, endless("found-again"), stepping, "training")
-    assignment = status_of(before)["assignment"]
-    trainers = trainers_of(assignment["id"])
-    machine = thread.machines[assignment["node"]]
-    machine.agent.kill()
-    thread.restart_agent(machine.name)
-    seen = status_of(before)["execution"]["progress"]["step"]
-    after = thread.wait_for(
-        "trainingjob", "found-again", lambda j: status_of(j)["execution"]["progress"]["step"] > seen, what="more steps"
-    )
-    assert status_of(after)["assignment"] == assignment
-    assert trainers_of(assignment["id"]) == trainers
-
-
-def test_a_killed_runner_takes_its_jobs_along_and_they_are_retried_from_their_checkpoint(thread: Platform) -> None:
-    before = apply_and_wait(
-        thread, endless("retried"), lambda j: status_of(j).get("execution", {}).get("checkpoint"), "a checkpoint"
-    )
-    assignment = status_of(before)["assignment"]
-    machine = thread.machines[assignment["node"]]
-    machine.runner.kill()
-    wait_gone(assignment["id"])
-    thread.restart_runner(machine.name)
-    after = thread.wait_for(
-        "trainingjob",
-        "retried",
-        lambda j: status_of(j).get("attempt", 0) > 1 and stepping(j),
-        what="a second attempt",
-        within_s=TRAINS_WITHIN_S,
-    )
-    history = status_of(after)["history"]
-    assert [(entry["attempt"], entry["outcome"]) for entry in history][:1] == [(1, "Evicted")]
-    assert status_of(after).get("failures", 0) == 0
-
-
-def test_a_trainer_that_crashes_is_retried_and_counted_until_the_limit(thread: Platform) -> None:
-    running = apply_and_wait(thread, endless("crashes", backoffLimit=0), stepping, "training")
-    for pid in trainers_of(status_of(running)["assignment"]["id"]):
-        os.kill(pid, signal.SIGSEGV)
-    job = thread.wait_for("trainingjob", "crashes", finished, what="a final phase", within_s=TRAINS_WITHIN_S)
-    status = status_of(job)
-    assert (status["phase"], status["reason"]) == ("Failed", "BackoffLimitExceeded")
-    assert "SIGSEGV" in status["summary"]
 
 
 def test_a_bind_happens_once_while_the_job_changes_all_the_time(thread: Platform) -> None:
