@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-process test-api check format generate lock clean
+.PHONY: help setup demo test test-unit test-process test-api test-gpu check format generate lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-process: $(READY) ## Trainer, runner and dev cluster as real processes
 
 test-api: $(READY) ## The whole thread on a real API server
 	@$(PYTEST) tests/api
+
+test-gpu: $(READY) ## The thread on this machine's NVIDIA GPU
+	@$(PYTEST) tests/gpu
 
 check: $(READY) ## Lint, types, generated files
 	@$(BIN)/ruff check .

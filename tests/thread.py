@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cyxwiz_agent.settings import LEASE_GRACE_S
 from cyxwiz_crds import FINAL_PHASES
 from cyxwiz_platform import Platform
 
@@ -82,4 +83,20 @@ def wait_gone(assignment: str, within_s: float = 40.0) -> None:
     deadline = time.monotonic() + within_s
     while trainers := trainers_of(assignment):
         assert time.monotonic() < deadline, f"still running: {trainers}"
+        time.sleep(0.1)
+
+
+def frozen(pid: int) -> bool:
+    """True for a stopped process, and for one that is gone: neither computes."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ"
+    except OSError:
+        return True
+
+
+def wait_frozen(assignment: str, within_s: float = LEASE_GRACE_S + 10) -> None:
+    """Every process of the assignment has stopped computing."""
+    deadline = time.monotonic() + within_s
+    while not all(frozen(pid) for pid in trainers_of(assignment)):
+        assert time.monotonic() < deadline, f"{assignment} still computes"
         time.sleep(0.1)

@@ -4,28 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
 
-from cyxwiz_agent.settings import LEASE_GRACE_S
 from cyxwiz_platform import Platform
-from tests.thread import apply_and_wait, endless, status_of, stepping, trainers_of, wait_gone
+from tests.thread import apply_and_wait, endless, frozen, status_of, stepping, trainers_of, wait_frozen, wait_gone
 
 LOST_WITHIN_S = 120.0
-
-
-def frozen(pid: int) -> bool:
-    """True for a stopped process, and for one that is gone: neither computes."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ"
-    except OSError:
-        return True
-
-
-def wait_frozen(assignment: str, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not all(frozen(pid) for pid in trainers_of(assignment)):
-        assert time.monotonic() < deadline, f"{assignment} still computes"
-        time.sleep(0.1)
 
 
 def test_a_job_freezes_while_its_agent_is_stuck_and_goes_on_when_it_is_not(thread: Platform) -> None:
@@ -35,7 +18,7 @@ def test_a_job_freezes_while_its_agent_is_stuck_and_goes_on_when_it_is_not(threa
     agent = thread.machines[assignment["node"]].agent
     agent.signal(signal.SIGSTOP)
     try:
-        wait_frozen(assignment["id"], LEASE_GRACE_S + 10)
+        wait_frozen(assignment["id"])
     finally:
         agent.signal(signal.SIGCONT)
     seen = status_of(thread.get("trainingjob", "thaws"))["execution"]["progress"]["step"]

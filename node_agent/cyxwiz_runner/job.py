@@ -1,0 +1,231 @@
+"""One attempt on its way: looks at its processes, asks `attempts.py` what it has become, and does what that demands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from cyxwiz_protocol.clock import boottime
+from cyxwiz_protocol.job_folder import JobFolder
+from cyxwiz_protocol.records import ExitRecord, StartFacts
+from cyxwiz_protocol.runner_api import JobProcess
+
+from .attempts import Attempt, Seen, advance, look_again_after
+from .journal import Journal, write_exit
+from .pool import Pool, Spawns
+from .trainer import SpawnPlan, StartFailed, Trainer
+
+_HURRY_S = 0.02
+"""Between two looks at processes that were sent a signal and must be gone, or stand still, at once."""
+_WRITE_AGAIN_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What every job is run with."""
+
+    journal: Journal
+    spawner: Spawns
+    pool: Pool
+    tasks: asyncio.TaskGroup
+    on_change: Callable[[], None]
+
+
+class Job:
+    """An attempt, its folder and its processes."""
+
+    def __init__(self, attempt: Attempt, folder: JobFolder, means: Means) -> None:
+        self.attempt = attempt
+        self.folder = folder
+        self.exit: ExitRecord | None = None
+        """Set once its processes are gone and the folder says so."""
+        self.start: StartFacts | None = None
+        self._means = means
+        self._heard_at = time.monotonic()
+        self._trainer: Trainer | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._started_at: float | None = None
+        self._holds_gpus = False
+        self._all_stopped = False
+        self._tree_gone = False
+        self._look = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        return self.attempt.request.assignment_id
+
+    def process(self) -> JobProcess:
+        """As the agent sees it."""
+        request = self.attempt.request
+        return JobProcess(
+            assignment_id=request.assignment_id,
+            job_uid=request.job_uid,
+            attempt=request.attempt,
+            key=request.key,
+            state="Ending" if self.attempt.state == "Reaped" and self.exit is None else self.attempt.state,
+            pid=self._trainer.pid if self._trainer and self.exit is None else None,
+            gpus=request.gpus,
+            cpus=request.cpus,
+            memory_bytes=request.memory_bytes,
+            start=self.start,
+            exit=self.exit,
+        )
+
+    def change(self, attempt: Attempt) -> None:
+        """An order has changed the attempt."""
+        if attempt != self.attempt:
+            self.attempt = attempt
+            self._look.set()
+
+    def look_again(self) -> None:
+        """Something happened that may change the attempt."""
+        self._look.set()
+
+    async def keep(self, lower_gone: Callable[[], bool]) -> None:
+        """Look, decide, act, until the attempt is reaped and its folder says so."""
+        while True:
+            self._look.clear()
+            before = self.attempt
+            self.attempt = advance(before, self._see(lower_gone()), boottime())
+            if self.attempt.state == "Reaped":
+                break
+            if self.attempt.state != before.state:
+                self._enter(before)
+            pause_s = self._act()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), pause_s)
+        await self._conclude()
+
+    def _see(self, lower_gone: bool) -> Seen:
+        started = start_failed = False
+        if self._starting is not None and self._starting.done() and not self._starting.cancelled():
+            failure = self._starting.exception()
+            if failure is not None and not isinstance(failure, (StartFailed, OSError)):
+                raise failure
+            started, start_failed = failure is None, failure is not None
+        return Seen(
+            lower_gone=lower_gone,
+            started=started,
+            start_failed=start_failed,
+            exited=self._trainer is not None and self._trainer.exited.is_set(),
+            all_stopped=self._all_stopped,
+            tree_gone=self._tree_gone,
+        )
+
+    def _enter(self, before: Attempt) -> None:
+        """What a change of state demands once."""
+        state = self.attempt.state
+        if before.state == "Starting" and self._starting is not None:
+            self._starting.cancel()  # nothing, where it has answered
+        if self._trainer is not None:
+            if state == "Running" and before.state == "Frozen":
+                self._trainer.thaw()
+            if state == "Ending" and not self.attempt.killing:
+                self._trainer.terminate()
+        self._log_change(before)
+        self._means.on_change()
+
+    def _act(self) -> float:
+        """What a state demands as long as it lasts. Returns the seconds until the next look."""
+        attempt, trainer = self.attempt, self._trainer
+        if attempt.state == "Starting" and self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(lambda _: self._look.set())
+        self._all_stopped = attempt.state == "Frozen" and trainer is not None and trainer.freeze()
+        if attempt.state == "Ending" and attempt.killing:
+            self._tree_gone = trainer is None or trainer.kill()
+            return 0.0 if self._tree_gone else _HURRY_S
+        if attempt.state == "Frozen" and not self._all_stopped:
+            return _HURRY_S
+        return look_again_after(attempt, boottime())
+
+    async def _start(self) -> None:
+        """A trainer has answered that it begins. Raises StartFailed, OSError; what came of it is still to be ended."""
+        request, pool = self.attempt.request, self._means.pool
+        warm = pool.take(request.gpus)
+        pool.hold(request.gpus)
+        self._holds_gpus = True
+        why = pool.why_cold(request.gpus)
+        if warm is not None:
+            try:
+                await self._hand_over(warm)
+            except StartFailed as error:
+                pool.failed(str(error))
+                why = f"a warm trainer failed: {error}"
+                await warm.end()
+            else:
+                self._began("Warm")
+                return
+        await pool.cleared()
+        try:
+            await self._hand_over(self._means.spawner.spawn(SpawnPlan(tuple(request.gpus), request.cpus)))
+        except StartFailed as error:
+            pool.failed(str(error))
+            raise
+        self._began("Cold", why)
+
+    def _began(self, mode: Literal["Warm", "Cold"], why: str | None = None) -> None:
+        seconds = round(time.monotonic() - self._heard_at, 6)
+        self.start, self._started_at = StartFacts(mode=mode, seconds=seconds, why=why), time.time()
+
+    async def _hand_over(self, trainer: Trainer) -> None:
+        """The trainer has begun the job, which was claimed in its name before it heard of it."""
+        self._trainer = trainer
+        trainer.log = self.folder.log
+        trainer.on_exit(self._look.set)
+        self._means.journal.write(self.attempt.request, trainer.root, trainer.marker)
+        if trainer.ready is None:
+            await trainer.become_ready()
+        await trainer.start(self.folder)
+        self._means.pool.succeeded()
+
+    async def _conclude(self) -> None:
+        """The end is on disk, and only then told."""
+        trainer, cause = self._trainer, self.attempt.cause
+        assert cause is not None, "every transition to Reaped sets one"
+        record = ExitRecord(
+            assignment_id=self.id,
+            cause=cause,
+            exit_code=trainer.exit_code if trainer else None,
+            signal=trainer.signal if trainer else None,
+            started_at=self._started_at,
+            ended_at=time.time(),
+            start=self.start,
+        )
+        if cause == "StartFailed" and self._starting is not None:
+            self._note(f"the trainer did not start: {self._starting.exception()}")
+        while True:
+            try:
+                write_exit(self.folder, record)
+                break
+            except OSError as error:  # a full disk: the agent must not hear of an end that a restart would forget
+                _log.error("end not written key=%s error=%s", self.attempt.request.key, error)
+                await asyncio.sleep(_WRITE_AGAIN_S)
+        self.exit = record
+        if self._holds_gpus:
+            self._means.pool.vacate(self.attempt.request.gpus)
+        _log.info(
+            "job reaped key=%s assignment=%s cause=%s exit_code=%s signal=%s",
+            *(self.attempt.request.key, self.id, cause, record.exit_code, record.signal),
+        )
+        self._means.on_change()
+
+    def _log_change(self, before: Attempt) -> None:
+        attempt = self.attempt
+        facts = f"was={before.state} pid={self._trainer.pid if self._trainer else None}"
+        if attempt.cause is not None:
+            facts += f" cause={attempt.cause}"
+        if before.state == "Starting" and self.start is not None:
+            facts += f" start={self.start.mode} seconds={self.start.seconds:.3f}"
+        _log.info("job %s key=%s assignment=%s %s", attempt.state.lower(), attempt.request.key, self.id, facts)
+
+    def _note(self, sentence: str) -> None:
+        """The job's log ends with a line of the runner, for its author."""
+        with contextlib.suppress(OSError), self.folder.log.open("a") as file:
+            file.write(f"cyxwiz-runner: {sentence}\n")

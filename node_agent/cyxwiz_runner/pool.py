@@ -1,0 +1,206 @@
+"""Keeps trainers ready: imported, in a process of their own, waiting for one job each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from cyxwiz_protocol.handshake import Ready
+
+from . import priority
+from .trainer import SpawnPlan, StartFailed, Trainer
+
+FAILURES_ALLOWED = 3
+"""Spawns that fail in a row before jobs start cold; a job that starts ends the row."""
+
+Devices = tuple[str, ...]
+"""GPU UUIDs; empty means the CPU. Fixed at spawn, so a trainer fits the jobs of exactly these."""
+_log = logging.getLogger(__name__)
+
+
+class Spawns(Protocol):
+    """Where trainers come from."""
+
+    def spawn(self, plan: SpawnPlan) -> Trainer: ...
+
+
+class Pool:
+    """Warm trainers by the devices they see. One warms up at a time, at low priority."""
+
+    def __init__(
+        self,
+        spawner: Spawns,
+        wanted: Mapping[Devices, int],
+        cpus: int,
+        tasks: asyncio.TaskGroup,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.newest: Ready | None = None
+        """What the newest trainer said of itself."""
+        self._spawner = spawner
+        self._wanted = dict(wanted)
+        self._cpus = cpus
+        self._on_change = on_change
+        self._nice = priority.WARMING_NICE if priority.may_restore() else 0
+        self._ready: dict[Devices, list[Trainer]] = {devices: [] for devices in wanted}
+        self._warming: Trainer | None = None
+        self._held: Counter[str] = Counter()
+        self._failures = 0
+        self._last_failure = ""
+        self._look = asyncio.Event()
+        self._look.set()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
+        self._keeper = tasks.create_task(self._keep_warm())
+
+    @property
+    def ready_count(self) -> int:
+        return sum(map(len, self._ready.values()))
+
+    @property
+    def warming_count(self) -> int:
+        return int(self._warming is not None)
+
+    @property
+    def message(self) -> str | None:
+        """Why there are no warm trainers although some are wanted."""
+        if self._failures < FAILURES_ALLOWED or not any(self._wanted.values()):
+            return None
+        return (
+            f"{self._failures} trainers in a row failed before their job began, so jobs start cold: "
+            f"{self._last_failure}"
+        )
+
+    def take(self, gpus: Iterable[str]) -> Trainer | None:
+        """A warm trainer for a job on exactly these devices, now the caller's to end; None when none is ready."""
+        ready = self._ready.get(_devices(gpus))
+        if not ready:
+            return None
+        trainer = ready.pop(0)
+        self._changed()
+        return trainer
+
+    def why_cold(self, gpus: Iterable[str]) -> str:
+        """What a job that found no warm trainer is told."""
+        devices = _devices(gpus)
+        if len(devices) > 1:
+            return f"{len(devices)} GPUs"
+        if not self._wanted.get(devices):
+            return "no warm trainers are kept for this GPU" if devices else "no warm trainers are kept for the CPU"
+        if self._failures >= FAILURES_ALLOWED:
+            return f"warm trainers are off after {self._failures} failures in a row"
+        return "no warm trainer was ready"
+
+    def hold(self, gpus: Iterable[str]) -> None:
+        """A job has these GPUs: idle trainers on them are on their way out, and none follows until they are vacated."""
+        devices = _devices(gpus)
+        self._held.update(devices)
+        for theirs, ready in self._ready.items():
+            if set(theirs) & set(devices):
+                idle, ready[:] = ready[:], []
+                for trainer in idle:
+                    self._end(trainer)
+        if self._warming and set(self._warming.plan.gpus) & set(devices):
+            self._warming.kill()  # `_warm_up` ends the rest
+        self._changed()
+
+    async def cleared(self) -> None:
+        """No idle trainer is left on a GPU that is held."""
+        if self._endings:
+            await asyncio.wait(self._endings)  # which leaves them alone when the waiting job is stopped
+            self._endings = {task for task in self._endings if not task.done()}
+
+    def vacate(self, gpus: Iterable[str]) -> None:
+        """The processes of the job on these GPUs are gone."""
+        self._held.subtract(_devices(gpus))
+        self._changed()
+
+    def failed(self, why: str) -> None:
+        """A trainer failed before its job began."""
+        self._failures += 1
+        self._last_failure = why
+        _log.warning("trainer failed in_a_row=%d why=%r", self._failures, why)
+        self._changed()
+
+    def succeeded(self) -> None:
+        """A job has begun, so whatever made trainers fail is over."""
+        self._failures = 0
+        self._changed()
+
+    async def close(self) -> None:
+        """No trainer of the pool is left, and none follows."""
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+        for trainer in [trainer for ready in self._ready.values() for trainer in ready]:
+            self._end(trainer)
+        self._ready.clear()
+        if self._warming:
+            self._end(self._warming)
+        await asyncio.gather(*self._endings)
+
+    async def _keep_warm(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            while (devices := self._missing()) is not None:
+                await self._warm_up(devices)
+
+    def _missing(self) -> Devices | None:
+        """The devices that lack a warm trainer and may have one now."""
+        if self._failures >= FAILURES_ALLOWED:
+            return None
+        for devices, wanted in self._wanted.items():
+            if len(self._ready[devices]) < wanted and not self._is_held(devices):
+                return devices
+        return None
+
+    def _is_held(self, devices: Devices) -> bool:
+        return any(self._held[gpu] > 0 for gpu in devices)
+
+    async def _warm_up(self, devices: Devices) -> None:
+        plan = SpawnPlan(gpus=devices, cpus=self._cpus, nice=self._nice)
+        try:
+            trainer = self._spawner.spawn(plan)
+        except OSError as error:
+            self.failed(f"no process could be made: {error}")
+            return
+        self._warming = trainer
+        self._on_change()
+        try:
+            self.newest = await trainer.become_ready()
+        except StartFailed as error:
+            await trainer.end()
+            self._warming = None
+            if not self._is_held(devices):  # else it was ended for the job that holds them
+                self.failed(str(error))
+            return
+        self._warming = None
+        if self._is_held(devices):
+            await trainer.end()
+            return
+        priority.set_nice(trainer.pid, 0)
+        self._ready[devices].append(trainer)
+        trainer.on_exit(lambda: self._lost(trainer))
+        _log.info("trainer ready pid=%d devices=%s", trainer.pid, ",".join(devices) or "cpu")
+        self._on_change()
+
+    def _lost(self, trainer: Trainer) -> None:
+        idle = self._ready.get(trainer.plan.gpus, [])
+        if trainer in idle:  # else a job took it, or it was ended on purpose
+            idle.remove(trainer)
+            self._end(trainer)
+            self.failed("it ended while it waited for a job")
+
+    def _end(self, trainer: Trainer) -> None:
+        self._endings.add(self._tasks.create_task(trainer.end()))
+
+    def _changed(self) -> None:
+        self._look.set()
+        self._on_change()
+
+
+def _devices(gpus: Iterable[str]) -> Devices:
+    return tuple(sorted(gpus))

@@ -1,0 +1,210 @@
+"""One trainer from its spawn to its reaping: the handshake, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyxwiz_protocol.handshake import LONGEST_LINE_BYTES, STARTED_LINE, Ready, Start, encode_start, parse_ready
+from cyxwiz_protocol.job_folder import JobFolder
+
+from .orphans import Living, nobodys
+from .process_tree import Process, all_processes, is_stopped, select_tree, send_signal
+
+READY_WITHIN_S = 120.0
+"""For importing torch from a cold disk on a busy machine."""
+STARTED_WITHIN_S = 2.0
+_LAST_WORDS_BYTES = 300
+
+
+@dataclass(frozen=True)
+class SpawnPlan:
+    """What is fixed for a trainer's life: it takes only jobs that need nothing else."""
+
+    gpus: tuple[str, ...] = ()
+    """UUIDs of the devices it sees; empty means the CPU."""
+    cpus: int = 1
+    nice: int = 0
+
+
+class StartFailed(Exception):
+    """A trainer did not become ready, or did not answer; says why. It still has to be ended."""
+
+
+class Trainer:
+    """The processes that came of one spawn.
+
+    Its main process is reaped last: while its entry is there, nobody else can be given its pid or its session.
+    """
+
+    def __init__(
+        self,
+        plan: SpawnPlan,
+        popen: subprocess.Popen[bytes],
+        root: Process,
+        marker: str,
+        home: Path,
+        connection: socket.socket,
+        living: Living,
+    ) -> None:
+        self.plan = plan
+        self.root = root
+        self.marker = marker
+        self.ready: Ready | None = None
+        self.exited = asyncio.Event()
+        self.log: Path | None = None
+        """Of its job: gets what it printed before it wrote there itself."""
+        self._popen = popen
+        self._exit_callbacks: list[Callable[[], None]] = []
+        self._home = home
+        self._connection = connection
+        self._connection.setblocking(False)
+        self._received = b""
+        self._living = living
+        self._living[popen.pid] = marker
+        self._pidfd = os.pidfd_open(popen.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None until reaped, and when a signal ended it."""
+        code = self._popen.returncode
+        return code if code is not None and code >= 0 else None
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it, once reaped."""
+        code = self._popen.returncode
+        return -code if code is not None and code < 0 else None
+
+    # The handshake.
+
+    async def become_ready(self) -> Ready:
+        """The trainer waits for a job. Raises StartFailed."""
+        ready = parse_ready(await self._read_line(READY_WITHIN_S, "it became ready"))
+        if ready is None:
+            raise StartFailed("it said something else than that it is ready")
+        self.ready = ready
+        return ready
+
+    async def start(self, folder: JobFolder) -> None:
+        """The job of that folder has begun; from here on there are only files and signals. Raises StartFailed."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(self._connection, encode_start(Start(folder=str(folder.path))))
+        except OSError as error:
+            raise StartFailed("it was gone before it heard of its job") from error
+        if await self._read_line(STARTED_WITHIN_S, "it began") != STARTED_LINE:
+            raise StartFailed("it said something else than that it began")
+        self._connection.close()
+
+    async def _read_line(self, within_s: float, what: str) -> bytes:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(within_s):
+                while b"\n" not in self._received:
+                    part = await loop.sock_recv(self._connection, 65_536)
+                    self._received += part
+                    if not part or len(self._received) > LONGEST_LINE_BYTES:
+                        raise StartFailed(f"it ended before {what}{self.last_words()}")
+        except TimeoutError as error:
+            raise StartFailed(f"{within_s:.0f} s passed before {what}{self.last_words()}") from error
+        except OSError as error:
+            raise StartFailed(f"it ended before {what}{self.last_words()}") from error
+        line, _, self._received = self._received.partition(b"\n")
+        return line + b"\n"
+
+    # Its processes.
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """`callback` is called once, when the main process has exited."""
+        if self.exited.is_set():
+            callback()
+        else:
+            self._exit_callbacks.append(callback)
+
+    def tree(self) -> list[Process]:
+        """Its processes that are left, the unreaped main process included."""
+        return select_tree(self.root, self.marker, list(all_processes()))
+
+    def terminate(self) -> None:
+        """SIGTERM to the session of the main process."""
+        for process in self.tree():
+            if process.session == self.root.session:
+                send_signal(process, signal.SIGTERM)
+
+    def freeze(self) -> bool:
+        """SIGSTOP to whatever moves; True when nothing did."""
+        moving = [process for process in self.tree() if not is_stopped(process)]
+        for process in moving:
+            send_signal(process, signal.SIGSTOP)
+        return not moving
+
+    def thaw(self) -> None:
+        for process in self.tree():
+            send_signal(process, signal.SIGCONT)
+
+    def kill(self) -> bool:
+        """SIGKILL to whatever is left; True when nothing was, and then the main process is reaped."""
+        if self._popen.returncode is not None:
+            return True
+        processes = list(all_processes())
+        tree = select_tree(self.root, self.marker, processes)
+        left = [process for process in tree if process.pid != self.pid] + nobodys(processes, self._living)
+        for process in left:
+            send_signal(process, signal.SIGKILL)
+        if not self.exited.is_set():
+            self._popen.kill()
+        elif not left:
+            self._reap()
+            return True
+        return False
+
+    async def end(self) -> None:
+        """Nothing of it is left."""
+        while not self.kill():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.exited.wait(), 0.02)
+            await asyncio.sleep(0.005)  # for what is left besides the main process
+
+    def last_words(self) -> str:
+        """(its last line of output), or nothing."""
+        try:
+            lines = (self._home / "output").read_bytes().strip().splitlines()
+        except OSError:
+            return ""
+        return f" ({lines[-1][:_LAST_WORDS_BYTES].decode(errors='replace')})" if lines else ""
+
+    def _on_exit(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.exited.set()
+        for callback in self._exit_callbacks:
+            callback()
+
+    def _reap(self) -> None:
+        self._popen.wait()
+        self._connection.close()
+        del self._living[self.pid]
+        if self.log is not None:
+            with contextlib.suppress(OSError):  # a record for people; the end of a job does not hang on it
+                _append(self._home / "output", self.log)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+def _append(source: Path, target: Path) -> None:
+    if output := source.read_bytes():
+        with target.open("ab") as file:
+            file.write(output)

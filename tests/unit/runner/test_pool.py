@@ -1,0 +1,151 @@
+"""Warm trainers: how many, for which devices, and when there are none."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from cyxwiz_protocol.handshake import Ready
+from cyxwiz_runner.pool import Pool
+from cyxwiz_runner.trainer import StartFailed
+
+NO_PID = 2**22 + 1
+"""Above every pid of Linux."""
+
+
+class FakeTrainer:
+    def __init__(self, plan, fails):
+        self.plan, self.pid, self.fails, self.ended = plan, NO_PID, fails, False
+        self.lose = lambda: None
+        self.killed = asyncio.Event()
+
+    async def become_ready(self):
+        await asyncio.sleep(0)
+        if self.fails or self.killed.is_set():
+            raise StartFailed("it is a bad day")
+        return Ready(pid=self.pid, torch_version="0.0", models=["fake"], device="cpu")
+
+    def on_exit(self, callback):
+        self.lose = callback
+
+    def kill(self):
+        self.killed.set()
+        return True
+
+    async def end(self):
+        self.ended = True
+
+
+class FakeSpawner:
+    def __init__(self):
+        self.trainers = []
+        self.taken = ()
+        self.fails = False
+
+    def spawn(self, plan):
+        self.trainers.append(FakeTrainer(plan, self.fails))
+        return self.trainers[-1]
+
+
+async def settled():
+    """Every task has gone as far as it can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def spawner():
+    return FakeSpawner()
+
+
+@contextlib.asynccontextmanager
+async def open_pool(spawner, wanted):
+    async with asyncio.TaskGroup() as tasks:
+        pool = Pool(spawner, wanted, 2, tasks, lambda: None)
+        await settled()
+        yield pool
+        await pool.close()
+    assert all(trainer.ended for trainer in spawner.trainers if trainer not in spawner.taken)
+
+
+async def test_a_taken_trainer_is_replaced_and_never_given_twice(spawner):
+    async with open_pool(spawner, {(): 2}) as pool:
+        assert (pool.ready_count, pool.warming_count) == (2, 0)
+        first, second = pool.take([]), pool.take([])
+        assert first is not second
+        assert pool.take([]) is None
+        assert pool.why_cold([]) == "no warm trainer was ready"
+        await settled()
+        assert pool.ready_count == 2
+        spawner.taken = (first, second)
+
+
+async def test_one_trainer_warms_up_at_a_time_and_gives_way(spawner):
+    async with asyncio.TaskGroup() as tasks:
+        pool = Pool(spawner, {(): 3}, 2, tasks, lambda: None)
+        seen = set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+            seen.add(pool.warming_count)
+        assert seen == {0, 1}
+        await pool.close()
+
+
+async def test_three_failures_in_a_row_end_warm_starts_and_a_job_that_begins_brings_them_back(spawner):
+    spawner.fails = True
+    async with open_pool(spawner, {(): 1}) as pool:
+        assert len(spawner.trainers) == 3
+        assert pool.message == (
+            "3 trainers in a row failed before their job began, so jobs start cold: it is a bad day"
+        )
+        assert pool.why_cold([]) == "warm trainers are off after 3 failures in a row"
+        spawner.fails = False
+        pool.succeeded()
+        await settled()
+        assert (pool.message, pool.ready_count) == (None, 1)
+
+
+async def test_idle_trainers_that_keep_dying_are_not_replaced_for_ever(spawner):
+    async with open_pool(spawner, {(): 1}) as pool:
+        for _ in range(5):
+            spawner.trainers[-1].lose()
+            await settled()
+        assert len(spawner.trainers) == 3
+        assert pool.message is not None
+        assert pool.message.endswith("it ended while it waited for a job")
+
+
+async def test_a_gpu_that_a_job_holds_has_no_idle_trainer_until_it_is_vacated(spawner):
+    async with open_pool(spawner, {("GPU-a",): 1, ("GPU-b",): 1}) as pool:
+        on_a, on_b = spawner.trainers
+        pool.hold(["GPU-b", "GPU-a"])
+        await pool.cleared()
+        assert on_a.ended
+        assert on_b.ended
+        await settled()
+        assert pool.ready_count == 0
+        pool.vacate(["GPU-a", "GPU-b"])
+        await settled()
+        assert pool.ready_count == 2
+
+
+async def test_a_trainer_that_warms_up_on_a_gpu_gives_it_up_to_a_job_without_being_counted_as_failed(spawner):
+    async with asyncio.TaskGroup() as tasks:
+        pool = Pool(spawner, {("GPU-a",): 1}, 2, tasks, lambda: None)
+        await asyncio.sleep(0)
+        assert pool.warming_count == 1
+        for _ in range(5):
+            pool.hold(["GPU-a"])
+            await settled()
+            assert (pool.ready_count, pool.message) == (0, None)
+            pool.vacate(["GPU-a"])
+            await asyncio.sleep(0)
+        await pool.close()
+
+
+async def test_a_job_is_told_why_nothing_is_kept_warm_for_it(spawner):
+    async with open_pool(spawner, {(): 0}) as pool:
+        assert pool.why_cold([]) == "no warm trainers are kept for the CPU"
+        assert pool.why_cold(["GPU-a"]) == "no warm trainers are kept for this GPU"
+        assert pool.why_cold(["GPU-a", "GPU-b"]) == "2 GPUs"
+        assert pool.message is None
