@@ -52,7 +52,7 @@ class Leave:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Ask the API server whether the assignment still stands."""
+    """Have the API server accept a report in the present epoch: the assignment still stands."""
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class Worker:
 
     async def _look(self) -> attempt.Picture:
         if self._unsure:
-            await self._confirm()
+            await self._look_up()
         for line in self._tail.lines():
             record = parse_record(line)
             if record is not None:
@@ -219,8 +219,18 @@ class Worker:
         return str(folder) if folder.is_relative_to(jobs) and folder.is_dir() else None
 
     async def _confirm(self) -> None:
-        """The job as the API server has it now; when the assignment stands, its process may compute on."""
+        """Its process may compute on in the present epoch, if the assignment still stands.
+
+        By a write and not a GET: an operator that has fenced this node and is about to bind the job elsewhere carries
+        the version it has read. After this write that bind is a 409, and after that bind this write is a 422.
+        """
         epoch = self._lease.epoch
+        if await self._report(State.RUNNING, even_if_unchanged=True) and self._lease.epoch == epoch:
+            self._confirmed_in = epoch
+            await self.renew()
+
+    async def _look_up(self) -> None:
+        """The job as the API server has it now."""
         try:
             job = TrainingJob.model_validate(await self._kube.get(self._path))
             self.job = job if job.metadata.uid == self._uid else None
@@ -230,9 +240,6 @@ class Worker:
             log.warning("%s cannot be read, its process goes on unconfirmed: %s", self.key, error)
             return
         self._unsure = False
-        if attempt.is_mine(self.job, self.assignment_id) and self._lease.epoch == epoch:
-            self._confirmed_in = epoch
-            await self.renew()
 
     async def renew(self) -> None:
         """The process may compute until the Lease's deadline, if its assignment was confirmed in this epoch."""
@@ -264,6 +271,7 @@ class Worker:
         message: str | None = None,
         started_at: str | None = None,
         ended_at: str | None = None,
+        even_if_unchanged: bool = False,
     ) -> bool:
         """True when the API server has accepted the report; False when it is not ours to make any more."""
         before = self.job.status.execution if self.job else None
@@ -286,7 +294,8 @@ class Worker:
             checkpoint=checkpoint_report(self._facts, self._node, self.assignment_id),
             model=model_report(self._facts, self._node, self.assignment_id),
         )
-        if state == State.RUNNING and self._reported is not None and _same(report, self._reported):
+        unchanged = self._reported is not None and _same(report, self._reported)
+        if state == State.RUNNING and unchanged and not even_if_unchanged:
             return True
         # The fence reads these three in every report.
         patch = merge_diff(before.wire() if before is not None and mine else {}, report.wire())

@@ -74,7 +74,7 @@ ELSEWHERE = make_job(id="u1-2", node="n2")
         pytest.param(replace(RUNNING, confirmed=False), Confirm(), id="a new epoch asks again"),
         pytest.param(replace(RUNNING, confirmed=False, lease_valid=False), Wait(), id="no epoch, nothing to ask for"),
         pytest.param(
-            replace(RUNNING, process=make_process("Frozen"), confirmed=False), Confirm(), id="thaw needs a GET"
+            replace(RUNNING, process=make_process("Frozen"), confirmed=False), Confirm(), id="a thaw needs it too"
         ),
         pytest.param(replace(RUNNING, job=make_job("Running", intent="Yield", graceSeconds=7)), Stop(7), id="yield"),
         pytest.param(replace(RUNNING, job=make_job("Running", cancel=True)), Stop(STOP_GRACE_S), id="cancel"),

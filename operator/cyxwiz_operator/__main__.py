@@ -1,0 +1,80 @@
+"""`cyxwiz-operator`: binds TrainingJobs to ComputeNodes and follows them to their end, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import kopf
+
+from . import logs
+from .cluster import Unavailable
+from .handlers import REGISTRY
+from .runtime import Runtime
+from .settings import Settings
+
+OK, FAILED = 0, 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs until it is told to stop (0) or cannot go on (1)."""
+    settings = parse(arguments)
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.kubeconfig is not None:
+        os.environ["KUBECONFIG"] = str(settings.kubeconfig)  # kopf's sign-in reads it from there and nowhere else
+    try:
+        return asyncio.run(_serve(settings))
+    except (OSError, Unavailable) as error:  # a port is taken, no kubeconfig
+        print(f"cyxwiz-operator: {error}", file=sys.stderr)
+        return FAILED
+
+
+async def _serve(settings: Settings) -> int:
+    async with Runtime.open(settings) as runtime:
+        await kopf.operator(
+            registry=REGISTRY,
+            clusterwide=True,
+            standalone=True,
+            stop_flag=runtime.over,
+            memo=kopf.Memo(runtime=runtime),
+        )
+        return FAILED if runtime.failed else OK
+
+
+def parse(arguments: list[str] | None) -> Settings:
+    """The settings that the command line asks for; exits on a wrong one."""
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="cyxwiz-operator", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        default=os.environ.get("KUBECONFIG"),
+        metavar="PATH",
+        help="how to reach the API server ($KUBECONFIG); without one the pod's service account is used",
+    )
+    parser.add_argument("--namespace", default=default.namespace, help="where the agents keep their Leases")
+    parser.add_argument(
+        "--health-port", type=int, default=default.health_port, metavar="PORT", help="serves /healthz and /readyz"
+    )
+    parser.add_argument(
+        "--metrics-port", type=int, default=default.metrics_port, metavar="PORT", help="serves /metrics"
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        default=default.log_level,
+        help="least severe lines",
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default=default.log_format, help="one line per change of state, as"
+    )
+    return Settings(**vars(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The only module that talks to the API server: models go in, patches go out, models come back.
+
+Every write of a status carries the resource version it was decided on. Errors are those of `cyxwiz_kube`, passed on
+from here under their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+from cyxwiz_crds import (
+    API_VERSION,
+    FINAL_PHASES,
+    ComputeNode,
+    ComputeNodeStatus,
+    Condition,
+    ConditionType,
+    Reason,
+    TrainingJob,
+)
+from cyxwiz_crds.compute_node import Lease
+from cyxwiz_kube import ApiError, Change, ChangeKind, Conflict, Forbidden, Invalid, Kube, NotFound, Unavailable, paths
+
+from .clock import Now
+from .lifecycle import Note, StatusChange
+from .metrics import Metrics
+from .views import JobView, NodeView, Unreadable
+
+__all__ = ["ApiError", "Cluster", "Conflict", "Forbidden", "Invalid", "NotFound", "Unavailable"]
+
+REPORTER = "cyxwiz.io/operator"
+_PAGE = 500
+
+T = TypeVar("T")
+
+
+class Cluster:
+    """The requests of the operator, counted."""
+
+    def __init__(self, kube: Kube, namespace: str, metrics: Metrics) -> None:
+        self.kube = kube
+        self._namespace = namespace
+        self._metrics = metrics
+
+    async def write_status(self, change: StatusChange, kind: str) -> JobView:
+        """The job with its new status. Raises Conflict, NotFound, Invalid, Unavailable."""
+        metadata = change.job.job.metadata
+        patch = difference(change.job.status.wire(), change.status.wire())
+        # The agent owns the execution: the operator only ever takes it away.
+        if patch.get("execution") is not None:
+            raise AssertionError(f"{change.job.key}: the operator must not write status.execution")
+        path = paths.status(paths.training_job(metadata.namespace, metadata.name))
+        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": patch}
+        return JobView(TrainingJob.model_validate(await self._counted(kind, self.kube.merge_patch(path, body))))
+
+    async def tell_unreadable(self, job: Unreadable, now: Now) -> None:
+        """The job says itself that it cannot be read. Nothing is written when it does already."""
+        summary = f"This object cannot be read: {job.problem}"[:1024]
+        if job.status.get("summary") == summary:
+            return
+        condition = Condition(
+            type=ConditionType.SCHEDULED,
+            status="False",
+            reason=Reason.INVALID,
+            message=summary,
+            last_transition_time=now.timestamp,
+        )
+        status = {"reason": Reason.INVALID, "summary": summary, "conditions": [condition.wire()]}
+        path = paths.status(paths.training_job(job.namespace, job.name))
+        body = {"metadata": {"resourceVersion": job.resource_version}, "status": status}
+        await self._counted("invalid", self.kube.merge_patch(path, body))
+
+    async def write_node_status(self, node: NodeView, status: ComputeNodeStatus) -> None:
+        """The operator's part of the node's status is as in `status`. Raises Conflict, NotFound."""
+        metadata = node.node.metadata
+        patch = difference(node.node.status.wire(), status.wire())
+        path = paths.status(paths.compute_node(metadata.name))
+        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": patch}
+        await self._counted("node", self.kube.merge_patch(path, body))
+
+    async def note(self, job: JobView, note: Note, now: Now) -> None:
+        """An Event says so, once for each attempt and reason: its name makes a repeat a Conflict, which is fine."""
+        metadata = job.job.metadata
+        identity = hashlib.sha256(f"{metadata.uid}-{job.attempt}-{note.reason}".encode()).hexdigest()[:16]
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{metadata.name[:200]}.{identity}", "namespace": metadata.namespace},
+            "eventTime": now.micro_time,
+            "reportingController": REPORTER,
+            "reportingInstance": "operator",
+            "action": note.reason,
+            "reason": note.reason,
+            "type": "Warning" if note.warning else "Normal",
+            "note": note.message,
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": "TrainingJob",
+                "namespace": metadata.namespace,
+                "name": metadata.name,
+                "uid": metadata.uid,
+            },
+        }
+        await self._counted("event", self.kube.create(paths.events(metadata.namespace), event))
+
+    async def read_lease(self, name: str) -> Lease | None:
+        """The node's Lease as it is now, past every cache; None when there is none."""
+        try:
+            return _lease(await self.kube.get(paths.lease(self._namespace, name)))
+        except NotFound:
+            return None
+
+    async def fence(self, lease: Lease) -> Lease:
+        """Nobody holds the Lease any more. Raises Conflict when it has changed: then its holder is alive."""
+        path = paths.lease(self._namespace, lease.name)
+        item = await self.kube.get(path)
+        item["metadata"]["resourceVersion"] = lease.resource_version
+        item["spec"].pop("holderIdentity", None)
+        return _lease(await self._counted("fence", self.kube.replace(path, item)))
+
+    async def follow_leases(self) -> AsyncIterator[Lease | str | None]:
+        """Each Lease as it changes, the name of one deleted, None after every complete list."""
+        async for change in self.kube.watch(paths.leases(self._namespace)):
+            yield _lease_change(change)
+
+    async def nodes(self) -> AsyncIterator[dict[str, Any]]:
+        """Every ComputeNode, by a consistent list."""
+        async for item in self._pages(paths.compute_nodes()):
+            yield item
+
+    async def finished_jobs(self) -> AsyncIterator[dict[str, Any]]:
+        """Every job in a final phase."""
+        for phase in sorted(FINAL_PHASES):
+            async for item in self._pages(paths.training_jobs(), field_selector=f"status.phase={phase}"):
+                yield item
+
+    async def delete_job(self, job: JobView) -> None:
+        """This very job is deleted, not a later one of its name."""
+        metadata = job.job.metadata
+        path = paths.training_job(metadata.namespace, metadata.name)
+        await self._counted("delete", self.kube.delete(path, uid=metadata.uid))
+
+    async def _pages(self, path: str, field_selector: str = "") -> AsyncIterator[dict[str, Any]]:
+        continue_from = ""
+        while True:
+            page = await self.kube.list(path, field_selector=field_selector, limit=_PAGE, continue_from=continue_from)
+            for item in page["items"]:
+                yield item
+            continue_from = page["metadata"].get("continue", "")
+            if not continue_from:
+                return
+
+    async def _counted(self, kind: str, request: Awaitable[T]) -> T:
+        try:
+            answer = await request
+        except ApiError as error:
+            self._metrics.writes.labels(kind, type(error).__name__).inc()
+            raise
+        self._metrics.writes.labels(kind, "ok").inc()
+        return answer
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The RFC 7386 merge patch that turns `before` into `after`; empty when they are equal."""
+    patch: dict[str, Any] = dict.fromkeys(before.keys() - after.keys())
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            if inner := difference(old, value):
+                patch[key] = inner
+        elif old != value:
+            patch[key] = value
+    return patch
+
+
+def parse_node(item: dict[str, Any]) -> NodeView:
+    """The node as a model. Raises pydantic.ValidationError."""
+    return NodeView(ComputeNode.model_validate(item))
+
+
+def _lease_change(change: Change) -> Lease | str | None:
+    match change.kind:
+        case ChangeKind.PRESENT:
+            return _lease(change.object)
+        case ChangeKind.GONE:
+            return str(change.object["metadata"]["name"])
+        case ChangeKind.SYNCED:
+            return None
+
+
+def _lease(item: dict[str, Any]) -> Lease:
+    metadata, spec = item["metadata"], item.get("spec") or {}
+    return Lease(
+        name=metadata["name"],
+        resource_version=metadata["resourceVersion"],
+        holder=spec.get("holderIdentity"),
+        renew_time=spec.get("renewTime"),
+    )

@@ -1,0 +1,105 @@
+"""The loop: wake, batch, one pass. The only place that puts effects in order.
+
+A pass gathers (snapshot), decides (`decide`), acts (binds, then changes) and tells. It asks what is true now and not
+what just changed, so a lost wake-up costs a second and a repeated pass costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from .clock import Now
+from .clock import now as real_now
+from .cluster import Cluster
+from .decisions import Decisions, decide
+from .fencing import Fencing
+from .leases import LeaseBook
+from .ledger import Ledger
+from .metrics import Metrics
+from .node_table import Columns
+from .settings import Settings
+from .snapshot import ClusterSnapshot, take_snapshot
+from .telling import Teller
+from .watched import Watched
+from .writing import Writer
+
+log = logging.getLogger(__name__)
+
+
+class ControlLoop:
+    """Owns what is remembered between passes; nothing of it is needed after a restart."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        watched: Watched,
+        leases: LeaseBook,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Callable[[], Now] = real_now,
+    ) -> None:
+        self._watched = watched
+        self._leases = leases
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._ledger = Ledger()
+        self._columns = Columns()
+        self.fencing = Fencing(cluster, leases, metrics)
+        self.teller = Teller(cluster, watched, settings, metrics, clock)
+        self._writer = Writer(
+            cluster, self._ledger, self.fencing, metrics, clock, self.teller.written, settings.parallel_writes
+        )
+        self.last_pass_at: float | None = None
+        """Boot time at which the last pass finished."""
+
+    async def run(self) -> None:
+        """Pass after pass, for ever. The caller waits until the watches are synced."""
+        while True:
+            took_s = await self._guarded_pass()
+            # At most half of the time goes into passes: under load they grow instead of multiplying.
+            await asyncio.sleep(max(self._settings.batch_s, took_s))
+            try:
+                await asyncio.wait_for(self._watched.bell.wait(), self._settings.tick_s)
+            except TimeoutError:
+                continue
+
+    async def one_pass(self) -> None:
+        """Everything that can be done now is done; a second pass would change nothing."""
+        self._watched.bell.clear()
+        await self._give_up_the_lost()
+        snapshot, decisions = self._decide()
+        await self._writer.write_all(decisions.binds, "bind")
+        await self._writer.write_all(decisions.changes, "status", yield_to=self._watched.bell)
+        await self.teller.tell(snapshot, decisions, self._writer, self.fencing.is_held_back)
+        if decisions.postponed:
+            self._watched.bell.set()
+
+    async def _guarded_pass(self) -> float:
+        """Seconds that a pass took. The one place where an unexpected error is survived."""
+        started = time.perf_counter()
+        try:
+            await self.one_pass()
+        except Exception:
+            log.exception("pass failed")
+            self._metrics.pass_failures.inc()
+            return self._settings.tick_s
+        self._metrics.passes.inc()
+        self.last_pass_at = self._clock().boot
+        return time.perf_counter() - started
+
+    async def _give_up_the_lost(self) -> None:
+        jobs = self._watched.jobs.values()
+        assigned = {job.status.assignment.node for job in jobs if job.status.assignment}
+        await self.fencing.give_up_the_lost(assigned, self._watched.nodes.keys(), self._clock())
+
+    def _decide(self) -> tuple[ClusterSnapshot, Decisions]:
+        started = time.perf_counter()
+        seen, now = self._watched, self._clock()
+        snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now)
+        decisions = decide(snapshot, most_binds=self._settings.binds_per_pass)
+        self._metrics.decision_time.observe(time.perf_counter() - started)
+        return snapshot, decisions

@@ -1,0 +1,11 @@
+"""The life of a TrainingJob as pure functions: what its status should say, given what is true now.
+
+`review` follows a job that exists; `bound` and `queued` say what the scheduler found. None of them does anything.
+"""
+
+from .change import Note, StatusChange
+from .placement import bound, queued
+from .retry import backing_off_nodes
+from .review import review
+
+__all__ = ["Note", "StatusChange", "backing_off_nodes", "bound", "queued", "review"]

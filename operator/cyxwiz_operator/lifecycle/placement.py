@@ -1,0 +1,67 @@
+"""What the scheduler's answer does to a job's status: it is bound, or it waits and is told why."""
+
+from __future__ import annotations
+
+from cyxwiz_crds import Assignment, ConditionType, Intent, Phase, Reason, RestoreFrom, Scheduling
+from cyxwiz_operator.clock import Now
+from cyxwiz_operator.node_table import checkpoint_node
+from cyxwiz_operator.scheduling.planning import Placement, Waiting
+from cyxwiz_operator.views import JobView
+
+from .change import LINE, Note, StatusChange, changed, clip
+
+
+def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
+    """The job has a place: a new attempt, which drops whatever an earlier one reported, in the same write."""
+    attempt = job.attempt + 1
+    restore_from = _readable_checkpoint(job, placement.node)
+    summary = f"Bound to {placement.node}" + (f" (attempt {attempt})." if attempt > 1 else ".")
+    if restore_from:
+        summary += f" Goes on from step {restore_from.step} of attempt {restore_from.attempt}."
+    elif job.status.restore_from:
+        summary += f" Starts anew: its checkpoint is on {checkpoint_node(job)}."
+    status = changed(
+        job,
+        now,
+        phase=Phase.BOUND,
+        reason=Reason.BOUND,
+        summary=summary,
+        true=(ConditionType.SCHEDULED,),
+        attempt=attempt,
+        assignment=Assignment(
+            id=f"{job.uid}-{attempt}",
+            node=placement.node,
+            gpus=list(placement.gpus),
+            intent=Intent.RUN,
+            bound_at=now.micro_time,
+            restore_from=restore_from,
+        ),
+        execution=None,
+        retry_at=None,
+        scheduling=Scheduling(
+            candidates=[clip(line, LINE) for line in placement.candidates],
+            rejected=clip(placement.rejected) if placement.rejected else None,
+        ),
+    )
+    return StatusChange(job, status, "bound", notes=(Note("Bound", summary),))
+
+
+def queued(job: JobView, waiting: Waiting, now: Now) -> StatusChange | None:
+    """The job waits and says why; None when that is what its status says already."""
+    summary = f"Position {waiting.position}. {waiting.message}"
+    status = changed(
+        job,
+        now,
+        phase=Phase.QUEUED,
+        reason=waiting.reason,
+        summary=summary,
+        false=(ConditionType.SCHEDULED,),
+        scheduling=Scheduling(position=waiting.position, rejected=clip(waiting.message)),
+    )
+    return None if status == job.status else StatusChange(job, status, "queued")
+
+
+def _readable_checkpoint(job: JobView, node: str) -> RestoreFrom | None:
+    """The newest checkpoint where `node` can read it: on its own disk, or somewhere that is no node's."""
+    home = checkpoint_node(job)
+    return job.status.restore_from if home is None or home == node else None

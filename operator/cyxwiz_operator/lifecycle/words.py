@@ -1,0 +1,94 @@
+"""The sentences of `status.summary` about a job's run: what happened, in numbers, and what to do next."""
+
+from __future__ import annotations
+
+from cyxwiz_operator.views import JobView
+
+
+def success(job: JobView) -> str:
+    """Trained 5 epochs in 4 s on node-a (Warm): validation accuracy 0.9722. Model 93 KB, sha256 1f2e…"""
+    status = job.status
+    execution, assignment = status.execution, status.assignment
+    epochs = job.job.spec.epochs
+    text = f"Trained {epochs} epoch{'s' if epochs != 1 else ''}"
+    if execution is None or assignment is None:
+        return f"{text}."
+    progress = execution.progress
+    if progress and progress.elapsed_seconds is not None:
+        text += f" in {_duration(progress.elapsed_seconds)}"
+    text += f" on {assignment.node}"
+    if execution.start:
+        text += f" ({execution.start.partition(' ')[0]})"
+    if progress and progress.validation_accuracy:
+        text += f": validation accuracy {progress.validation_accuracy}"
+    elif progress and progress.loss:
+        text += f": loss {progress.loss}"
+    text += "."
+    if execution.model:
+        text += f" Model {_size(execution.model.bytes)}, sha256 {execution.model.sha256[:16]}…"
+    if assignment.restore_from is None and _had_checkpoint_elsewhere(job):
+        text += " It started anew: the checkpoint of an earlier attempt was on another node."
+    if execution.data and execution.data.synthetic:
+        text += " The data is synthetic."
+    return text
+
+
+def running(job: JobView) -> str:
+    """Training on node-a (attempt 2), Warm (0.09 s)."""
+    assignment, execution = job.status.assignment, job.status.execution
+    text = f"Training on {assignment.node}" if assignment else "Training"
+    if job.attempt > 1:
+        text += f" (attempt {job.attempt})"
+    if execution and execution.start:
+        text += f", {execution.start}"
+    text += "."
+    if assignment and assignment.restore_from:
+        text += f" Goes on from step {assignment.restore_from.step} of attempt {assignment.restore_from.attempt}."
+    elif _had_checkpoint_elsewhere(job):
+        text += " It started anew: the checkpoint of an earlier attempt is on another node."
+    return text
+
+
+def cancelled(job: JobView) -> str:
+    """Cancelled by the user in epoch 3/5. Last checkpoint: step 400."""
+    return f"Cancelled by the user. {how_far(job)}"
+
+
+def how_far(job: JobView) -> str:
+    """Epoch 3/5, step 412. Last checkpoint: step 400."""
+    execution = job.status.execution
+    progress = execution.progress if execution else None
+    parts: list[str] = []
+    if progress and progress.epochs:
+        parts.append(f"Epoch {progress.epochs}, step {progress.step or 0}.")
+    checkpoint = execution.checkpoint if execution else None
+    parts.append(f"Last checkpoint: step {checkpoint.step}." if checkpoint else "Last checkpoint: none.")
+    return " ".join(parts)
+
+
+def retry(failure: str, message: str, retry_at: str | None) -> str:
+    """Crashed: exit status 1. Tried again after 2026-01-01T00:00:10Z."""
+    text = f"{failure}: {message}".rstrip()
+    if not text.endswith((".", "!", "?", "…")):
+        text += "."
+    return f"{text} Tried again {f'after {retry_at}' if retry_at else 'as soon as there is a place'}."
+
+
+def _had_checkpoint_elsewhere(job: JobView) -> bool:
+    assignment = job.status.assignment
+    return assignment is not None and job.status.restore_from is not None and assignment.restore_from is None
+
+
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _size(size: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.1f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,210 @@
+"""All nodes as columns: one numpy array per fact, one row per node, so that a check is one expression.
+
+`N` is the number of nodes, `G` the largest number of GPUs of one node; rows of smaller nodes are padded with devices
+that are not usable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from operator import is_
+
+import numpy as np
+import numpy.typing as npt
+
+from .clock import seconds_since
+from .reputation import score_of
+from .views import Demand, JobView, Liveness, NodeView
+
+Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+UNBOUNDED_JOBS = 2**31
+_FRESH = timedelta(minutes=1)
+_USABLE_HEALTH = frozenset({"Healthy", "Degraded", "Unmonitored"})
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """Every node, sorted by name. The first columns stand still; the last ones shrink as jobs are placed."""
+
+    names: tuple[str, ...]
+    labels: tuple[Mapping[str, str], ...]
+    job_types: tuple[frozenset[str], ...]
+    """Empty means all."""
+    gpu_uuids: tuple[tuple[str, ...], ...]
+    known: Mask
+    """(N,) the agent has told what the node has."""
+    online: Mask
+    """(N,) its Lease is being renewed."""
+    unschedulable: Mask
+    """(N,) the administrator keeps new jobs away."""
+    max_jobs: Ints
+    """(N,)"""
+    cpus: Ints
+    """(N,)"""
+    memory_mib: Ints
+    """(N,)"""
+    gpus: Ints
+    """(N,) devices, healthy or not."""
+    gpu_usable: Mask
+    """(N, G) the device exists and its health allows jobs."""
+    gpu_degraded: Mask
+    """(N, G)"""
+    gpu_total_mib: Ints
+    """(N, G) 0 where there is no device."""
+    compute_capability: Floats
+    """(N,) of its best GPU, 0 without one."""
+    reputation: Floats
+    """(N,) 0 to 1."""
+    online_seconds: Floats
+    """(N,)"""
+
+    jobs: Ints
+    """(N,) jobs that hold capacity."""
+    free_cpus: Ints
+    """(N,)"""
+    free_memory_mib: Ints
+    """(N,)"""
+    gpu_free_mib: Ints
+    """(N, G) memory not given to any job."""
+    gpu_jobs: Ints
+    """(N, G) jobs on the device."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def thawed(self) -> NodeTable:
+        """A copy whose last five columns may be charged."""
+        names = ("jobs", "free_cpus", "free_memory_mib", "gpu_free_mib", "gpu_jobs")
+        return replace(self, **{name: getattr(self, name).copy() for name in names})
+
+    def frozen(self) -> NodeTable:
+        """The same table; numpy refuses to change it."""
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if isinstance(column, np.ndarray):
+                column.setflags(write=False)
+        return self
+
+    def charge(self, row: int, demand: Demand, devices: Sequence[int]) -> None:
+        """The node has this much less. Only on a thawed table."""
+        self.jobs[row] += 1
+        self.free_cpus[row] -= demand.cpus
+        self.free_memory_mib[row] -= demand.memory_mib
+        for device in devices:
+            whole = demand.gpu_memory_mib is None
+            self.gpu_free_mib[row, device] -= self.gpu_total_mib[row, device] if whole else demand.gpu_memory_mib
+            self.gpu_jobs[row, device] += 1
+
+
+class Columns:
+    """The columns that stand still, kept from pass to pass while no node has changed: 5,000 nodes take 0.3 s to read.
+
+    Scores that fade with time are read anew every minute.
+    """
+
+    def __init__(self) -> None:
+        self._views: list[NodeView] = []
+        self._table = _idle_table([], datetime.min)
+        self._read_at = datetime.min
+
+    def of(self, nodes: Iterable[NodeView], wall: datetime) -> NodeTable:
+        """Every node as if it were offline and idle."""
+        views = sorted(nodes, key=lambda view: view.name)
+        same = len(views) == len(self._views) and all(map(is_, views, self._views))
+        if not same or abs(wall.replace(tzinfo=None) - self._read_at) > _FRESH:
+            self._views, self._read_at = views, wall.replace(tzinfo=None)
+            self._table = _idle_table(views, wall)
+        return self._table
+
+
+def node_table(idle: NodeTable, jobs: Iterable[JobView], liveness: Mapping[str, Liveness]) -> NodeTable:
+    """The nodes with what `jobs` hold taken off."""
+    table = replace(idle.thawed(), online=_bools(liveness.get(name) is Liveness.ONLINE for name in idle.names))
+    rows = {name: row for row, name in enumerate(table.names)}
+    for view in jobs:
+        assignment = view.status.assignment
+        if assignment is None or not view.holds_capacity or assignment.node not in rows:
+            continue
+        row = rows[assignment.node]
+        devices = [table.gpu_uuids[row].index(uuid) for uuid in assignment.gpus if uuid in table.gpu_uuids[row]]
+        table.charge(row, own_demand(view), devices)
+    return table.frozen()
+
+
+def own_demand(view: JobView, excluded: frozenset[str] = frozenset()) -> Demand:
+    """What the job asks of a node."""
+    spec = view.job.spec
+    return Demand(
+        gpus=spec.resources.gpus,
+        gpu_memory_mib=view.gpu_memory_mib,
+        cpus=spec.resources.cpus,
+        memory_mib=view.memory_mib,
+        job_type=spec.job_type,
+        node_selector=tuple(sorted(spec.node_selector.items())),
+        excluded=excluded,
+        checkpoint_node=checkpoint_node(view),
+    )
+
+
+def checkpoint_node(view: JobView) -> str | None:
+    """The node whose disk holds the newest checkpoint, from `node://<node>/...`."""
+    source = view.status.restore_from
+    if source is None or not source.uri.startswith("node://"):
+        return None
+    return source.uri.removeprefix("node://").partition("/")[0]
+
+
+def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
+    count = len(views)
+    devices = max((len(view.gpus) for view in views), default=0)
+    usable = np.zeros((count, devices), bool)
+    degraded = np.zeros((count, devices), bool)
+    total_mib = np.zeros((count, devices), np.int64)
+    for row, view in enumerate(views):
+        for device, gpu in enumerate(view.gpus):
+            usable[row, device] = gpu.health in _USABLE_HEALTH
+            degraded[row, device] = gpu.health == "Degraded"
+            total_mib[row, device] = gpu.memory_total_mi_b - (gpu.memory_reserved_mi_b or 0)
+    cpus = _ints(view.cpus for view in views)
+    memory_mib = _ints(view.memory_mib for view in views)
+    return NodeTable(
+        names=tuple(view.name for view in views),
+        labels=tuple(view.labels for view in views),
+        job_types=tuple(frozenset(view.node.spec.job_types) for view in views),
+        gpu_uuids=tuple(tuple(gpu.uuid for gpu in view.gpus) for view in views),
+        known=_bools(view.node.status.inventory is not None for view in views),
+        online=np.zeros(count, bool),
+        unschedulable=_bools(view.node.spec.unschedulable for view in views),
+        max_jobs=_ints(UNBOUNDED_JOBS if view.max_jobs is None else view.max_jobs for view in views),
+        cpus=cpus,
+        memory_mib=memory_mib,
+        gpus=_ints(len(view.gpus) for view in views),
+        gpu_usable=usable,
+        gpu_degraded=degraded,
+        gpu_total_mib=total_mib,
+        compute_capability=_floats(view.compute_capability for view in views),
+        reputation=_floats(score_of(view.outcomes, wall) for view in views),
+        online_seconds=_floats(max(0.0, seconds_since(view.online_since, wall) or 0.0) for view in views),
+        jobs=np.zeros(count, np.int64),
+        free_cpus=cpus.copy(),
+        free_memory_mib=memory_mib.copy(),
+        gpu_free_mib=total_mib.copy(),
+        gpu_jobs=np.zeros((count, devices), np.int64),
+    )
+
+
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter(values, np.int64)
+
+
+def _floats(values: Iterable[float]) -> Floats:
+    return np.fromiter(values, np.float64)
+
+
+def _bools(values: Iterable[bool]) -> Mask:
+    return np.fromiter(values, np.bool_)

@@ -1,0 +1,1 @@
+"""Which job goes where, as pure functions over numpy columns: order, filter, score, place."""

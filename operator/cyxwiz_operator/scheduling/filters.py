@@ -1,0 +1,184 @@
+"""Which nodes can take a job: an ordered tuple of checks, each a column over all nodes with its reason and words.
+
+A node is counted under the first check it fails. The first six say "could never": nothing but new hardware, labels or
+another job changes them. The others say "not now".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cyxwiz_crds import size_text
+from cyxwiz_operator.node_table import Mask, NodeTable
+from cyxwiz_operator.views import Demand
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One check. `check` answers (N,) bool: True where the node passes."""
+
+    reason: str
+    check: Callable[[Demand, NodeTable], Mask]
+    one: str
+    """Words after "1", such as "is offline"; may use the fields of Demand."""
+    many: str
+    """Words after a larger number."""
+    hint: str = ""
+    """What the user can do, where no node passes."""
+
+    def words(self, count: int, job: Demand) -> str:
+        """4 have fewer than 8 GPUs"""
+        text = self.one if count == 1 else self.many
+        return f"{count} {text.format(**_words_of(job))}"
+
+
+def job_type_is_taken(job: Demand, nodes: NodeTable) -> Mask:
+    return _each(nodes, [not types or job.job_type in types for types in nodes.job_types])
+
+
+def labels_match(job: Demand, nodes: NodeTable) -> Mask:
+    if not job.node_selector:
+        return np.ones(len(nodes), bool)
+    wanted = job.node_selector
+    return _each(nodes, [all(labels.get(key) == value for key, value in wanted) for labels in nodes.labels])
+
+
+def has_gpus(job: Demand, nodes: NodeTable) -> Mask:
+    return (nodes.gpus >= job.gpus) | ~nodes.known
+
+
+def has_gpu_memory(job: Demand, nodes: NodeTable) -> Mask:
+    if job.gpus == 0 or job.gpu_memory_mib is None:
+        return np.ones(len(nodes), bool)
+    return ((nodes.gpu_total_mib >= job.gpu_memory_mib).sum(axis=1) >= job.gpus) | ~nodes.known
+
+
+def has_cpus(job: Demand, nodes: NodeTable) -> Mask:
+    return (nodes.cpus >= job.cpus) | ~nodes.known
+
+
+def has_memory(job: Demand, nodes: NodeTable) -> Mask:
+    return (nodes.memory_mib >= job.memory_mib) | ~nodes.known
+
+
+def is_online(job: Demand, nodes: NodeTable) -> Mask:
+    return nodes.online & nodes.known
+
+
+def is_schedulable(job: Demand, nodes: NodeTable) -> Mask:
+    return ~nodes.unschedulable
+
+
+def is_not_backing_off(job: Demand, nodes: NodeTable) -> Mask:
+    if not job.excluded:
+        return np.ones(len(nodes), bool)
+    return _each(nodes, [name not in job.excluded for name in nodes.names])
+
+
+def has_job_slot(job: Demand, nodes: NodeTable) -> Mask:
+    return nodes.jobs < nodes.max_jobs
+
+
+def has_free_gpus(job: Demand, nodes: NodeTable) -> Mask:
+    return free_devices(job, nodes).sum(axis=1) >= job.gpus
+
+
+def has_free_cpus(job: Demand, nodes: NodeTable) -> Mask:
+    return nodes.free_cpus >= job.cpus
+
+
+def has_free_memory(job: Demand, nodes: NodeTable) -> Mask:
+    return nodes.free_memory_mib >= job.memory_mib
+
+
+def free_devices(job: Demand, nodes: NodeTable) -> Mask:
+    """(N, G) bool: devices the job could have now. A whole GPU must be untouched, a shared one have the memory."""
+    if job.gpu_memory_mib is None:
+        return nodes.gpu_usable & (nodes.gpu_jobs == 0)
+    return nodes.gpu_usable & (nodes.gpu_free_mib >= job.gpu_memory_mib)
+
+
+COULD_NEVER = (
+    Filter("JobType", job_type_is_taken, "does not take {job_type} jobs", "do not take {job_type} jobs"),
+    Filter(
+        "NodeSelector", labels_match, "lacks the labels {labels}", "lack the labels {labels}",
+        hint="Compare nodeSelector with spec.labels of the ComputeNodes.",
+    ),
+    Filter(
+        "TooFewGPUs", has_gpus, "has fewer than {gpus}", "have fewer than {gpus}",
+        hint="Set resources.gpus: 0 to train on the CPU.",
+    ),
+    Filter(
+        "GPUMemoryTooSmall", has_gpu_memory,
+        "has too few GPUs of {gpu_memory}", "have too few GPUs of {gpu_memory}",
+        hint="Set a smaller resources.gpuMemory.",
+    ),
+    Filter(
+        "TooFewCPUs", has_cpus, "has fewer than {cpus}", "have fewer than {cpus}", hint="Set a smaller resources.cpus."
+    ),
+    Filter(
+        "TooLittleMemory", has_memory, "has less than {memory} of memory", "have less than {memory} of memory",
+        hint="Set a smaller resources.memory.",
+    ),
+)  # fmt: skip  # one check reads best as one block
+NOT_NOW = (
+    Filter("Offline", is_online, "is offline", "are offline"),  # the most telling first
+    Filter("Unschedulable", is_schedulable, "is unschedulable", "are unschedulable"),
+    Filter("BackingOff", is_not_backing_off, "refused it a short while ago", "refused it a short while ago"),
+    Filter("TooManyJobs", has_job_slot, "runs its largest number of jobs", "run their largest number of jobs"),
+    Filter("NoFreeGPU", has_free_gpus, "has fewer than {gpus} free", "have fewer than {gpus} free"),
+    Filter("NoFreeCPU", has_free_cpus, "has fewer than {cpus} free", "have fewer than {cpus} free"),
+    Filter("NoFreeMemory", has_free_memory, "has less than {memory} free", "have less than {memory} free"),
+)
+FILTERS = COULD_NEVER + NOT_NOW
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the checks say of every node."""
+
+    fits: Mask
+    """(N,) True where every check passes."""
+    refused: tuple[tuple[Filter, Mask], ...]
+    """(check, the nodes that fail it first), in order, without empty ones."""
+
+    @property
+    def never(self) -> bool:
+        """No node could ever run the job."""
+        return all(check in COULD_NEVER for check, _ in self.refused) and not self.fits.any()
+
+
+def examine(job: Demand, nodes: NodeTable) -> Verdicts:
+    """Every check on every node."""
+    fits = np.ones(len(nodes), bool)
+    refused: list[tuple[Filter, Mask]] = []
+    for check in FILTERS:
+        passes = check.check(job, nodes)
+        failing = fits & ~passes
+        if failing.any():
+            refused.append((check, failing))
+            fits = fits & passes
+    return Verdicts(fits, tuple(refused))
+
+
+def _each(nodes: NodeTable, answers: list[bool]) -> Mask:
+    return np.array(answers, dtype=bool) if len(nodes) else np.zeros(0, bool)
+
+
+def _words_of(job: Demand) -> dict[str, str]:
+    return {
+        "job_type": job.job_type,
+        "labels": ", ".join(f"{key}={value}" for key, value in job.node_selector),
+        "gpus": _some_gpus(job),
+        "gpu_memory": "" if job.gpu_memory_mib is None else size_text(job.gpu_memory_mib * 2**20),
+        "cpus": f"{job.cpus} CPU{'s' if job.cpus != 1 else ''}",
+        "memory": size_text(job.memory_mib * 2**20),
+    }
+
+
+def _some_gpus(job: Demand) -> str:
+    text = f"{job.gpus} GPU{'s' if job.gpus != 1 else ''}"
+    return text if job.gpu_memory_mib is None else f"{text} with {size_text(job.gpu_memory_mib * 2**20)}"

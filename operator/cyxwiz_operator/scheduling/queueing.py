@@ -1,0 +1,75 @@
+"""The order in which jobs are offered a place: priority, then fair share between namespaces, then age."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from cyxwiz_operator.node_table import NodeTable
+from cyxwiz_operator.views import JobView
+
+
+class Pool(NamedTuple):
+    """All there is, as the measure of a namespace's share."""
+
+    gpus: int
+    cpus: int
+    memory_mib: int
+
+
+def pool_of(nodes: NodeTable) -> Pool:
+    """What all nodes have together, online or not: a share must not jump because a node does."""
+    return Pool(int(nodes.gpus.sum()), int(nodes.cpus.sum()), int(nodes.memory_mib.sum()))
+
+
+def share_of(job: JobView, pool: Pool) -> float:
+    """The job's dominant share: the largest part it takes of GPUs, CPUs or memory (Ghodsi et al., DRF, NSDI 2011)."""
+    resources = job.job.spec.resources
+    return max(
+        resources.gpus / max(1, pool.gpus),
+        resources.cpus / max(1, pool.cpus),
+        job.memory_mib / max(1, pool.memory_mib),
+    )
+
+
+def usage_of(jobs: Iterable[JobView], pool: Pool) -> dict[str, float]:
+    """Namespace to the sum of shares of its jobs that hold a place."""
+    usage: dict[str, float] = defaultdict(float)
+    for job in jobs:
+        if job.holds_capacity:
+            usage[job.job.metadata.namespace] += share_of(job, pool)
+    return usage
+
+
+def order(pending: Iterable[JobView], usage: Mapping[str, float], pool: Pool) -> list[JobView]:
+    """The queue. Within one priority the namespace that has least goes next, and is charged for what it is given."""
+    by_priority: dict[int, list[JobView]] = defaultdict(list)
+    for job in pending:
+        by_priority[job.job.spec.priority].append(job)
+    taken = dict(usage)
+    return [
+        job for priority in sorted(by_priority, reverse=True) for job in _fairly(by_priority[priority], taken, pool)
+    ]
+
+
+def _fairly(jobs: Sequence[JobView], taken: dict[str, float], pool: Pool) -> Iterable[JobView]:
+    """The jobs of one priority; `taken` grows as they are given out."""
+    lines: dict[str, list[JobView]] = defaultdict(list)
+    for job in sorted(jobs, key=_age, reverse=True):
+        lines[job.job.metadata.namespace].append(job)  # the oldest is last, where pop() is cheap
+    heap = [(taken.get(namespace, 0.0), _age(line[-1]), namespace) for namespace, line in lines.items()]
+    heapq.heapify(heap)
+    while heap:
+        _, _, namespace = heapq.heappop(heap)
+        job = lines[namespace].pop()
+        taken[namespace] = taken.get(namespace, 0.0) + share_of(job, pool)
+        if lines[namespace]:
+            heapq.heappush(heap, (taken[namespace], _age(lines[namespace][-1]), namespace))
+        yield job
+
+
+def _age(job: JobView) -> tuple[str, str]:
+    # RFC 3339 in UTC sorts as text; the name breaks ties within a second, so that a second pass agrees.
+    return (job.job.metadata.creation_timestamp or "", job.key)

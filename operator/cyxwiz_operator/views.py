@@ -1,0 +1,176 @@
+"""What the operator knows of one job and one node: the parsed objects, and the few numbers that placement asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import NamedTuple
+
+from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, ComputeNode, TrainingJob, TrainingJobStatus
+from cyxwiz_crds.compute_node import Gpu, Outcome
+
+_MIB = 2**20
+
+
+class Liveness(Enum):
+    """What the operator has itself observed of a node's Lease (`leases`)."""
+
+    ONLINE = "Online"
+    """Seen renewed within E, or renewed so recently by the wall clock that it may be used."""
+    UNSURE = "Unsure"
+    """Silent, but not for E yet."""
+    EXPIRED = "Expired"
+    """Silent for E or longer, and not fenced: its jobs may still compute."""
+    FENCED = "Fenced"
+    """Nobody holds its Lease: nothing bound to it before computes any more."""
+
+
+class Demand(NamedTuple):
+    """What a job asks of a node. Equal demands get equal answers, so they are worked out once per pass."""
+
+    gpus: int
+    gpu_memory_mib: int | None
+    """Per GPU; None means whole GPUs."""
+    cpus: int
+    memory_mib: int
+    job_type: str
+    node_selector: tuple[tuple[str, str], ...]
+    excluded: frozenset[str]
+    """Nodes that refused or failed this job a short while ago."""
+    checkpoint_node: str | None
+    """The node whose disk holds the job's newest checkpoint."""
+
+
+@dataclass(frozen=True)
+class JobView:
+    """One TrainingJob as last seen, or as it will be once a write of ours is seen back."""
+
+    job: TrainingJob
+
+    @property
+    def uid(self) -> str:
+        return self.job.metadata.uid
+
+    @property
+    def key(self) -> str:
+        """namespace/name."""
+        return f"{self.job.metadata.namespace}/{self.job.metadata.name}"
+
+    @property
+    def status(self) -> TrainingJobStatus:
+        return self.job.status
+
+    @property
+    def attempt(self) -> int:
+        """Number of bindings so far."""
+        return self.job.status.attempt or 0
+
+    @property
+    def is_final(self) -> bool:
+        return self.status.phase in FINAL_PHASES
+
+    @property
+    def is_pending(self) -> bool:
+        """True when nothing but a place is missing."""
+        job = self.job
+        wanted = not (job.spec.cancel or job.spec.suspend or job.metadata.deletion_timestamp)
+        return wanted and not self.is_final and job.status.assignment is None
+
+    @property
+    def holds_capacity(self) -> bool:
+        """True from the binding until its processes are gone."""
+        execution = self.status.execution
+        if self.status.assignment is None or self.is_final:
+            return False
+        return execution is None or execution.state not in ENDED_STATES
+
+    @cached_property
+    def memory_mib(self) -> int:
+        """Host memory, rounded up."""
+        return -(-self.job.spec.resources.memory_bytes // _MIB)
+
+    @cached_property
+    def gpu_memory_mib(self) -> int | None:
+        """Memory per GPU, rounded up; None means whole GPUs."""
+        size = self.job.spec.resources.gpu_memory_bytes
+        return None if size is None else -(-size // _MIB)
+
+    def with_status(self, status: TrainingJobStatus) -> JobView:
+        """The same job with another status."""
+        return replace(self, job=self.job.model_copy(update={"status": status}))
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """One ComputeNode as last seen."""
+
+    node: ComputeNode
+
+    @property
+    def name(self) -> str:
+        return self.node.metadata.name
+
+    @property
+    def gpus(self) -> Sequence[Gpu]:
+        inventory = self.node.status.inventory
+        return inventory.gpus if inventory else ()
+
+    @property
+    def cpus(self) -> int:
+        inventory = self.node.status.inventory
+        return inventory.cpus if inventory else 0
+
+    @property
+    def memory_mib(self) -> int:
+        inventory = self.node.status.inventory
+        return inventory.memory_mi_b if inventory else 0
+
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """The Kubernetes node's, overruled by the administrator's."""
+        inventory = self.node.status.inventory
+        return {**(inventory.labels if inventory else {}), **self.node.spec.labels}
+
+    @property
+    def max_jobs(self) -> int | None:
+        """The smaller of the administrator's and the agent's bound."""
+        inventory = self.node.status.inventory
+        bounds = (self.node.spec.max_concurrent_jobs, inventory.max_concurrent_jobs if inventory else None)
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+    @cached_property
+    def compute_capability(self) -> float:
+        """Of its best GPU, such as 9.0; 0 without one."""
+        return max((_number(gpu.compute_capability) for gpu in self.gpus), default=0.0)
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        reputation = self.node.status.reputation
+        return reputation.outcomes if reputation else ()
+
+    @property
+    def online_since(self) -> str | None:
+        return self.node.status.online_since
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A TrainingJob whose content this version cannot read."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    status: dict[str, object]
+    """As it came."""
+    problem: str
+    """A sentence that names the field."""
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:  # a driver of the future may say it in words
+        return 0.0

@@ -1,0 +1,93 @@
+"""Writes job statuses: a few at a time, each assumed once written, each refusal waited out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from .clock import Now, parse
+from .cluster import ApiError, Cluster, Conflict, NotFound, Unavailable
+from .fencing import Fencing
+from .ledger import Ledger
+from .lifecycle import StatusChange
+from .metrics import Metrics
+from .views import JobView
+
+log = logging.getLogger(__name__)
+
+# How long a job is left alone after a refused write, when the watch brings nothing newer meanwhile.
+AFTER_CONFLICT_S = 5.0
+AFTER_OUTAGE_S = 1.0
+AFTER_REFUSAL_S = 30.0
+
+
+class Writer:
+    """The way of a `StatusChange` to the API server."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ledger: Ledger,
+        fencing: Fencing,
+        metrics: Metrics,
+        clock: Callable[[], Now],
+        written: Callable[[StatusChange, JobView], None],
+        parallel: int,
+    ) -> None:
+        self._cluster = cluster
+        self._ledger = ledger
+        self._fencing = fencing
+        self._metrics = metrics
+        self._clock = clock
+        self._written = written
+        self._parallel = parallel
+
+    async def write_all(
+        self, changes: Sequence[StatusChange], kind: str, yield_to: asyncio.Event | None = None
+    ) -> None:
+        """Every change has been written, or its job set aside. Once `yield_to` is set, the rest is left undone."""
+        for start in range(0, len(changes), self._parallel):
+            await asyncio.gather(*(self.write(change, kind) for change in changes[start : start + self._parallel]))
+            if yield_to is not None and yield_to.is_set():
+                return  # what is left is due again in the next pass
+
+    async def write(self, change: StatusChange, kind: str) -> None:
+        """The change is written, assumed and told; or its job is left alone until the watch brings a newer one."""
+        job = change.job
+        try:
+            after = await self._cluster.write_status(change, kind)
+        except (Conflict, NotFound):
+            self._ledger.set_aside(job, self._clock().boot + AFTER_CONFLICT_S)
+        except Unavailable as error:
+            log.warning("write failed", extra={"job": job.key, "change": change.what, "error": error})
+            now = self._clock()
+            self._fencing.blind(now)
+            self._ledger.set_aside(job, now.boot + AFTER_OUTAGE_S)
+        except ApiError as error:
+            log.error("write refused", extra={"job": job.key, "change": change.what, "error": error})
+            self._ledger.set_aside(job, self._clock().boot + AFTER_REFUSAL_S)
+        else:
+            self._ledger.assume(job, after)
+            self._count(change, after)
+            self._written(change, after)
+
+    def _count(self, change: StatusChange, after: JobView) -> None:
+        if change.what != "queued":
+            log.info(change.what, extra=_facts(change, after))
+        if change.outcome:
+            self._metrics.attempts.labels(change.outcome).inc()
+        created = after.job.metadata.creation_timestamp
+        if change.what == "bound" and after.attempt == 1 and created:
+            waited_s = (self._clock().wall - parse(created)).total_seconds()
+            self._metrics.bind_latency.observe(max(0.0, waited_s))
+
+
+def _facts(change: StatusChange, after: JobView) -> dict[str, object]:
+    assignment = after.status.assignment
+    facts: dict[str, object] = {"job": after.key, "attempt": after.attempt, "reason": after.status.reason}
+    if assignment:
+        facts |= {"node": assignment.node, "gpus": len(assignment.gpus)}
+    if change.outcome:
+        facts["outcome"] = change.outcome
+    return facts

@@ -1,0 +1,114 @@
+"""What a ComputeNode's status says, and how its reputation moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from cyxwiz_crds import ComputeNodeStatus
+from cyxwiz_crds.compute_node import Allocation, Outcome
+from cyxwiz_operator.node_review import allocations, review_node
+from cyxwiz_operator.reputation import KEPT, merged, outcomes_of, score_of
+from cyxwiz_operator.views import JobView, Liveness, NodeView
+
+from .builders import NOW, START, ago, gpu_uuid, later, make_bound_job, make_job, make_node, make_table
+
+
+def reviewed(node: NodeView, liveness: Liveness, *outcomes: Outcome, shut: bool = False) -> ComputeNodeStatus:
+    return review_node(node, liveness, Allocation(), outcomes, shut, NOW)
+
+
+@pytest.mark.parametrize(
+    ("liveness", "before", "unschedulable", "phase"),
+    [
+        (Liveness.ONLINE, None, False, "Online"),
+        (Liveness.ONLINE, "Offline", True, "Unschedulable"),
+        (Liveness.UNSURE, None, False, "Offline"),
+        (Liveness.UNSURE, "Online", False, "Online"),
+        (Liveness.EXPIRED, "Online", False, "Offline"),
+        (Liveness.FENCED, "Online", False, "Offline"),
+    ],
+)
+def test_the_phase(liveness: Liveness, before: str | None, unschedulable: bool, phase: str) -> None:
+    node = make_node(status={"phase": before} if before else {}, unschedulable=unschedulable)
+    assert reviewed(node, liveness).phase == phase
+
+
+def test_a_second_review_changes_nothing() -> None:
+    for liveness in Liveness:
+        first = reviewed(make_node(gpus=2), liveness)
+        again = make_node(gpus=2, status=first.wire() | {"inventory": None})
+        status = again.node.status.model_copy(update={"inventory": first.inventory})
+        node = NodeView(again.node.model_copy(update={"status": status}))
+        assert reviewed(node, liveness) == node.node.status
+
+
+def test_uptime_starts_again_after_a_break() -> None:
+    since = ago(3600)
+    assert reviewed(make_node(status={"onlineSince": since}), Liveness.ONLINE).online_since == since
+    assert reviewed(make_node(status={"onlineSince": since}), Liveness.EXPIRED).online_since is None
+    assert reviewed(make_node(), Liveness.ONLINE).online_since == NOW.timestamp
+
+
+def test_a_silent_node_whose_loss_is_not_believed_says_so() -> None:
+    status = reviewed(make_node(), Liveness.EXPIRED, shut=True)
+    assert [(each.status, each.reason) for each in status.conditions if each.type == "Ready"] == [
+        ("False", "TooManyNodesLost")
+    ]
+
+
+def test_an_ill_gpu_is_named() -> None:
+    status = reviewed(make_node(gpus=1, gpu_health="Lost"), Liveness.ONLINE)
+    [driver] = [each for each in status.conditions if each.type == "DriverHealthy"]
+    assert (driver.status, driver.message) == ("False", "GPU-node-a-0 is Lost")
+
+
+def test_allocations_count_what_jobs_hold() -> None:
+    jobs = [make_bound_job("one", gpus=1, cpus=2, gpu_uuids=[gpu_uuid("node-a", 1)]), make_bound_job("two")]
+    in_use = allocations(make_table(make_node(gpus=2), jobs=jobs))["node-a"]
+    assert (in_use.jobs, in_use.gpus, in_use.cpus, in_use.memory_mi_b) == (2, 1, 3, 2048)
+
+
+def outcome(name: str, good: bool, age_s: float = 0) -> Outcome:
+    return Outcome(job=name, good=good, ended_at=ago(age_s))
+
+
+def test_a_new_node_has_the_prior() -> None:
+    assert score_of([], START) == 0.9
+
+
+def test_failures_lower_the_score_and_fade() -> None:
+    fresh = score_of([outcome("a", False)], START)
+    old = score_of([outcome("a", False)], later(30 * 24 * 3600).wall)
+    assert fresh == pytest.approx(0.6)
+    assert fresh < old < 0.9
+
+
+def test_counting_an_outcome_again_changes_nothing() -> None:
+    known = merged([], [outcome("a", True), outcome("b", False, 5)])
+    assert merged(known, known) == known
+    assert [each.job for each in known] == ["b", "a"]
+
+
+def test_outcomes_that_were_dropped_do_not_come_back() -> None:
+    many = [outcome(f"o{number}", True, age_s=number) for number in range(KEPT + 10)]
+    kept = merged([], many)
+    assert len(kept) == KEPT
+    assert merged(kept, many) == kept
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        (make_bound_job(status={"phase": "Succeeded", "finishedAt": ago(0)}), [("node-a", True)]),
+        (make_bound_job(status={"phase": "Failed", "reason": "UserError", "finishedAt": ago(0)}), []),
+        (make_bound_job(status={"phase": "Cancelled", "finishedAt": ago(0)}), []),
+        (make_job(status={"history": [
+            {"attempt": 1, "node": "node-b", "outcome": "NodeLost", "endedAt": ago(0)},
+            {"attempt": 2, "node": "node-c", "outcome": "Crashed", "endedAt": ago(0)},
+            {"attempt": 3, "node": "node-d", "outcome": "NeverClaimed", "endedAt": ago(0)},
+            {"attempt": 4, "node": "node-e", "outcome": "Suspended", "endedAt": ago(0)},
+        ]}), [("node-b", False), ("node-d", False)]),
+    ],
+)  # fmt: skip  # a table
+def test_only_what_the_node_caused_counts(job: JobView, expected: list[tuple[str, bool]]) -> None:
+    assert [(node, each.good) for node, each in outcomes_of(job)] == expected
