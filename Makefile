@@ -58,9 +58,13 @@ format: $(READY) ## Format the code
 generate: $(READY) ## Write the CRDs from the models
 	@$(BIN)/python -m cyxwiz_crds
 
-lock: $(READY) ## Renew requirements.lock within the bounds of pyproject.toml
-	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
+
+lock: $(READY) ## Renew the hashed locks within the bounds of pyproject.toml
+	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements.lock
+	@$(COMPILE) -c requirements.lock --extra operator pyproject.toml -o locks/operator.lock
+	@$(COMPILE) -c requirements.lock --extra agent pyproject.toml -o locks/agent.lock
+	@$(COMPILE) -c requirements.lock --extra runner --extra trainer pyproject.toml -o locks/runner.lock
 
 clean: ## Remove .venv and .state; built Kubernetes binaries stay in the cache
 	rm -rf $(VENV) .state

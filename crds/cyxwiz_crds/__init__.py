@@ -4,6 +4,7 @@ Every value that comes from the API server becomes one of these models at one pl
 dictionaries.
 """
 
+from ._version import __version__
 from .base import API_VERSION, GROUP, VERSION, Model
 from .compute_node import ComputeNode, ComputeNodeSpec, ComputeNodeStatus
 from .conditions import Condition, upsert
@@ -60,6 +61,7 @@ __all__ = [
     "TrainingJob",
     "TrainingJobSpec",
     "TrainingJobStatus",
+    "__version__",
     "size_bytes",
     "size_text",
     "upsert",

@@ -41,6 +41,20 @@ class Fencing:
             if self._leases.liveness(name, now) is Liveness.EXPIRED:
                 await self._fence(name, now)
 
+    async def may_let_go(self, name: str, now: Now) -> bool:
+        """False when the node is believed fenced and somebody holds its Lease again, by a fresh read.
+
+        Asked after the job was read and before it is bound elsewhere. The two watches do not keep step: the job may
+        already show a report of the node's new epoch while its Lease still looks free here.
+        """
+        if self._leases.liveness(name, now) is not Liveness.FENCED:
+            return True
+        fresh = await self._cluster.read_lease(name)
+        if fresh is None or not fresh.holder:
+            return True
+        self._leases.observe(fresh, now)
+        return False
+
     def blind(self, now: Now) -> None:
         """Our own requests fail: nobody's silence counts until we can hear again."""
         self._gate.request_failed(now)

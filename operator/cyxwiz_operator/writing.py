@@ -56,6 +56,9 @@ class Writer:
         """The change is written, assumed and told; or its job is left alone until the watch brings a newer one."""
         job = change.job
         try:
+            if (left := _node_left(change)) and not await self._fencing.may_let_go(left, self._clock()):
+                self._ledger.set_aside(job, self._clock().boot + AFTER_CONFLICT_S)
+                return
             after = await self._cluster.write_status(change, kind)
         except (Conflict, NotFound):
             self._ledger.set_aside(job, self._clock().boot + AFTER_CONFLICT_S)
@@ -81,6 +84,12 @@ class Writer:
         if change.what == "bound" and after.attempt == 1 and created:
             waited_s = (self._clock().wall - parse(created)).total_seconds()
             self._metrics.bind_latency.observe(max(0.0, waited_s))
+
+
+def _node_left(change: StatusChange) -> str | None:
+    """The node that loses the job by this change, if one does."""
+    before, then = change.job.status.assignment, change.status.assignment
+    return before.node if before and (then is None or then.id != before.id) else None
 
 
 def _facts(change: StatusChange, after: JobView) -> dict[str, object]:
