@@ -22,6 +22,8 @@ class ComputeNodeSpec(Model):
 
     unschedulable: bool = False
     """True keeps new jobs away; running jobs go on."""
+    drain: bool = False
+    """True keeps new jobs away and makes running jobs save a checkpoint and move."""
     max_concurrent_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Most jobs at a time; absent means as many as fit."""
     job_types: Annotated[list[Word], Field(max_length=8)] = []
@@ -30,8 +32,27 @@ class ComputeNodeSpec(Model):
     """Labels for nodeSelector, beside those of the Kubernetes node."""
 
 
+class GpuReadings(Model):
+    """What moves all the time, as of the last time the agent wrote. Prometheus has it as of now."""
+
+    memory_free_mi_b: Annotated[int | None, Field(alias="memoryFreeMiB", ge=0, le=2**31)] = None
+    """Free memory in MiB."""
+    temperature_celsius: Annotated[int, Field(ge=-100, le=1000)] | None = None
+    """Temperature."""
+    power_watts: Count | None = None
+    """Power."""
+    energy_kilojoules: Count | None = None
+    """Energy since its driver was loaded."""
+    utilization_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of time in which it computed."""
+    clocks_event_reasons: Annotated[list[Word], Field(max_length=16)] = []
+    """Why its clocks are not higher, such as SwPowerCap."""
+    last_xid_at: Timestamp | None = None
+    """When its driver told of the last error."""
+
+
 class Gpu(Model):
-    """One GPU as its driver describes it."""
+    """One GPU, or one MIG device of a GPU, as its driver describes it."""
 
     uuid: Annotated[str, Field(max_length=96)]
     """The driver's UUID, by which jobs are given devices."""
@@ -45,10 +66,24 @@ class Gpu(Model):
     """Memory in MiB."""
     memory_reserved_mi_b: Annotated[int | None, Field(alias="memoryReservedMiB", ge=0, le=2**31)] = None
     """Memory in MiB that the driver keeps for itself."""
+    pci_bus_id: Word | None = None
+    """Where it is plugged in."""
+    mig_parent: Annotated[str | None, Field(max_length=96)] = None
+    """UUID of the GPU that a MIG device is a part of."""
     health: Word = "Healthy"
     """Healthy, Degraded, Unhealthy, Lost or Unmonitored."""
     health_reason: Line | None = None
     """Why it is not Healthy."""
+    last_xid: Word | None = None
+    """The last error its driver told of, such as "XID 79: fallen off the bus"."""
+    recovery_action: Word | None = None
+    """What its driver wants done about it: None, Reset, Reboot, Drain or DrainAndReset; absent when it cannot say."""
+    ecc_uncorrected: Count | None = None
+    """Uncorrected memory errors since its driver was loaded."""
+    remapped_rows: Count | None = None
+    """Rows of its memory that were replaced by spare ones."""
+    readings: GpuReadings | None = None
+    """Temperature and the like, as of the last write."""
 
 
 class Inventory(Model):
@@ -67,7 +102,7 @@ class Inventory(Model):
     cuda_version: Word | None = None
     """Newest CUDA version the driver supports."""
     driver_message: Line | None = None
-    """Why there are no GPUs, when a driver was looked for and not found."""
+    """Why there are no GPUs, or fewer than there might be."""
     torch_version: Word | None = None
     """PyTorch version of the node's trainers."""
     models: Annotated[list[Word], Field(max_length=64)] = []
@@ -76,6 +111,8 @@ class Inventory(Model):
     """Labels of the Kubernetes node, as the agent last saw them."""
     max_concurrent_jobs: Count | None = None
     """Most jobs its agent admits at a time."""
+    ordered: Word | None = None
+    """What its Kubernetes node says about new jobs and old ones: Cordoned or Draining; absent when nothing."""
     gpu_text: Word | None = None
     """The GPUs in words, for the table."""
     memory_text: Word | None = None
@@ -147,6 +184,13 @@ class ComputeNodeStatus(Model):
     """Ready and DriverHealthy."""
 
 
+class Owner(Model):
+    """The part of an owner reference that CyxWiz reads."""
+
+    kind: str
+    name: str
+
+
 class NodeMetadata(Model):
     """The part of the metadata that CyxWiz reads."""
 
@@ -156,6 +200,7 @@ class NodeMetadata(Model):
     generation: int = 0
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    owner_references: list[Owner] = []
 
 
 class ComputeNode(Model):

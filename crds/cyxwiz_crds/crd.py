@@ -7,7 +7,8 @@ from typing import Any
 from . import compute_node, training_job
 from .base import GROUP, VERSION
 from .compute_node import ComputeNodeSpec, ComputeNodeStatus
-from .fence import FENCE
+from .fence import put_up_fence
+from .immutable import make_immutable
 from .schema import structural
 from .training_job import MUTABLE_SPEC_FIELDS, TrainingJobSpec, TrainingJobStatus
 
@@ -53,23 +54,10 @@ COMPUTE_NODE_COLUMNS = [
 ]
 
 
-def _immutable_spec(spec: dict[str, Any]) -> list[dict[str, str]]:
-    """One rule per field, so that the refusal names the field. A field level rule would miss adding and removing."""
-    return [
-        {
-            "rule": f"has(self.{field}) == has(oldSelf.{field})"
-            f" && (!has(self.{field}) || self.{field} == oldSelf.{field})",
-            "message": f"{field} cannot be changed: use a new metadata.name, or generateName with kubectl create",
-            "fieldPath": f".{field}",
-        }
-        for field in sorted(set(spec["properties"]) - MUTABLE_SPEC_FIELDS)
-    ]
-
-
 def training_job_crd() -> dict[str, Any]:
     """The CustomResourceDefinition of TrainingJob."""
     spec = structural(TrainingJobSpec)
-    spec["x-kubernetes-validations"] = _immutable_spec(spec)
+    make_immutable(spec, MUTABLE_SPEC_FIELDS)
     status = structural(TrainingJobStatus)
     # The table says Pending from the first moment, also while no operator runs.
     status["default"] = {"phase": "Pending"}
@@ -84,8 +72,8 @@ def training_job_crd() -> dict[str, Any]:
             "spec": spec,
             "status": status,
         },
-        "x-kubernetes-validations": [{"rule": rule.rule, "message": rule.message} for rule in FENCE],
     }
+    put_up_fence(schema)
     return _crd(
         training_job.KIND,
         training_job.PLURAL,

@@ -1,87 +1,95 @@
-"""The fence: rules at the root of the TrainingJob schema by which the API server itself refuses stale writers.
+"""The fence: rules of the TrainingJob schema by which the API server itself refuses stale writers.
 
-Each rule is a CEL transition rule; `self` and `oldSelf` are the whole object. A refused write is 422 with the
-rule's message. What each rule is for is told in docs/design/fence.md, transition by transition.
+Each rule is a CEL transition rule; `self` and `oldSelf` are what stands at its place in the schema, now and before. A
+refused write is 422 with the rule's message. What each rule is for is told in docs/design/fence.md, transition by
+transition.
 
 CEL traps: a read of a missing field fails the whole write with "no such key", so every read is guarded by `has()`;
-a rule with `oldSelf` is skipped when there is no old object.
+a rule with `oldSelf` is skipped when there is no old value. There always is an old status, since it has a default.
+Rules stand as deep in the schema as they can: each step from an object to its field costs (see `immutable`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .reasons import ENDED_STATES, FINAL_PHASES
 
 
 class Rule(NamedTuple):
-    """One CEL rule and the sentence a refused writer reads."""
+    """One CEL rule, where it stands, and the sentence a refused writer reads."""
 
+    at: tuple[str, ...]
     message: str
     rule: str
+
+
+def put_up_fence(schema: dict[str, Any]) -> None:
+    """The schema of a TrainingJob refuses stale writers."""
+    for rule in FENCE:
+        place = schema
+        for name in rule.at:
+            place = place["properties"][name]
+        place.setdefault("x-kubernetes-validations", []).append({"rule": rule.rule, "message": rule.message})
 
 
 def _one_of(values: frozenset[str]) -> str:
     return "[" + ", ".join(f"'{value}'" for value in sorted(values)) + "]"
 
 
+_ROOT = ()
+_STATUS = ("status",)
+_ATTEMPT = ("status", "attempt")
+_EXECUTION = ("status", "execution")
+
 _SAME_ASSIGNMENT = (
-    "(has(oldSelf.status) && has(oldSelf.status.assignment)"
-    " && oldSelf.status.assignment.id == self.status.assignment.id"
-    " && oldSelf.status.assignment.node == self.status.assignment.node)"
+    "(has(oldSelf.assignment) && oldSelf.assignment.id == self.assignment.id"
+    " && oldSelf.assignment.node == self.assignment.node)"
 )
-_ATTEMPT_GREW = (
-    "(has(self.status.attempt) && (!has(oldSelf.status) || !has(oldSelf.status.attempt)"
-    " || self.status.attempt > oldSelf.status.attempt))"
-)
-_BOTH_EXECUTIONS_OF_ONE_ASSIGNMENT = (
-    "has(oldSelf.status) && has(oldSelf.status.execution) && has(self.status) && has(self.status.execution)"
-    " && self.status.execution.assignmentID == oldSelf.status.execution.assignmentID"
-)
-_WAS_FINAL = f"has(oldSelf.status) && has(oldSelf.status.phase) && oldSelf.status.phase in {_one_of(FINAL_PHASES)}"
+_ATTEMPT_GREW = "(has(self.attempt) && (!has(oldSelf.attempt) || self.attempt > oldSelf.attempt))"
+_OF_ANOTHER_ASSIGNMENT = "self.assignmentID != oldSelf.assignmentID"
+_NO_ATTEMPT_LOST = "attempt never decreases"
 
 FENCE: tuple[Rule, ...] = (
-    Rule("status cannot be removed", "!has(oldSelf.status) || has(self.status)"),
+    Rule(_ROOT, "status cannot be removed", "!has(oldSelf.status) || has(self.status)"),
+    Rule(_ATTEMPT, _NO_ATTEMPT_LOST, "self >= oldSelf"),
+    Rule(_STATUS, _NO_ATTEMPT_LOST, "!has(oldSelf.attempt) || has(self.attempt)"),
     Rule(
-        "attempt never decreases",
-        "!has(oldSelf.status) || !has(oldSelf.status.attempt)"
-        " || (has(self.status) && has(self.status.attempt) && self.status.attempt >= oldSelf.status.attempt)",
-    ),
-    Rule(
+        _STATUS,
         "a new assignment needs a larger attempt",
-        f"!has(self.status) || !has(self.status.assignment) || {_SAME_ASSIGNMENT} || {_ATTEMPT_GREW}",
+        f"!has(self.assignment) || {_SAME_ASSIGNMENT} || {_ATTEMPT_GREW}",
     ),
+    Rule(_STATUS, "execution needs an assignment", "!has(self.execution) || has(self.assignment)"),
     Rule(
-        "execution needs an assignment",
-        "!has(self.status) || !has(self.status.execution) || has(self.status.assignment)",
-    ),
-    Rule(
+        _STATUS,
         "this report is not from the current assignment",
-        "!has(self.status) || !has(self.status.execution) || !has(self.status.assignment)"
-        " || self.status.execution.assignmentID == self.status.assignment.id",
+        "!has(self.execution) || !has(self.assignment) || self.execution.assignmentID == self.assignment.id",
     ),
     Rule(
+        _EXECUTION,
         "this report is older than the one recorded",
-        f"!({_BOTH_EXECUTIONS_OF_ONE_ASSIGNMENT})"
-        " || self.status.execution.sequence >= oldSelf.status.execution.sequence",
+        f"{_OF_ANOTHER_ASSIGNMENT} || self.sequence >= oldSelf.sequence",
     ),
     Rule(
+        _EXECUTION,
         "the execution has ended",
-        f"!({_BOTH_EXECUTIONS_OF_ONE_ASSIGNMENT})"
-        f" || !(oldSelf.status.execution.state in {_one_of(ENDED_STATES)})"
-        " || self.status.execution.state == oldSelf.status.execution.state",
+        f"{_OF_ANOTHER_ASSIGNMENT} || !(oldSelf.state in {_one_of(ENDED_STATES)}) || self.state == oldSelf.state",
     ),
     Rule(
+        _STATUS,
         "a final phase is final",
-        f"!({_WAS_FINAL}) || (has(self.status) && has(self.status.phase)"
-        " && self.status.phase == oldSelf.status.phase"
-        " && has(self.status.attempt) == has(oldSelf.status.attempt)"
-        " && (!has(self.status.attempt) || self.status.attempt == oldSelf.status.attempt)"
-        " && has(self.status.assignment) == has(oldSelf.status.assignment))",
+        f"!has(oldSelf.phase) || !(oldSelf.phase in {_one_of(FINAL_PHASES)})"
+        " || (has(self.phase) && self.phase == oldSelf.phase"
+        " && has(self.attempt) == has(oldSelf.attempt)"
+        " && (!has(self.attempt) || self.attempt == oldSelf.attempt)"
+        " && has(self.assignment) == has(oldSelf.assignment))",
     ),
     Rule(
+        _ROOT,
         "a cancelled job is not bound again",
         "!has(self.spec.cancel) || !self.spec.cancel || !has(self.status) || !has(self.status.assignment)"
-        f" || {_SAME_ASSIGNMENT}",
+        " || (has(oldSelf.status) && has(oldSelf.status.assignment)"
+        " && oldSelf.status.assignment.id == self.status.assignment.id"
+        " && oldSelf.status.assignment.node == self.status.assignment.node)",
     ),
 )

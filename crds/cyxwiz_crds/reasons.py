@@ -78,6 +78,7 @@ class Reason:
     NO_NODE_FITS: Final = "NoNodeFits"  # no node of this cluster could ever run it
     NO_NODE_FREE: Final = "NoNodeFree"  # some node could, none has room now
     BACKING_OFF: Final = "BackingOff"
+    PREEMPTING: Final = "Preempting"  # jobs of lower priority were told to leave for it
     RATE_OF_LOSS: Final = "TooManyNodesLost"
     INVALID: Final = "InvalidObject"
     # Life
@@ -88,6 +89,8 @@ class Reason:
     CANCELLED: Final = "CancelledByUser"
     SUSPENDED: Final = "SuspendedByUser"
     RETRYING: Final = "Retrying"
+    PREEMPTED: Final = "Preempted"
+    DRAINING: Final = "Draining"
     NOT_FINISHED: Final = "NotFinished"
 
 
@@ -104,6 +107,7 @@ class Failure:
     NEVER_CLAIMED: Final = "NeverClaimed"
     REJECTED: Final = "Rejected"
     EVICTED: Final = "Evicted"
+    PREEMPTED: Final = "Preempted"
     CRASHED: Final = "Crashed"
     OUT_OF_HOST_MEMORY: Final = "OutOfHostMemory"
 

@@ -42,7 +42,8 @@ class ModelSpec(Model):
     """The network to train."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9]([a-z0-9_.-]*[a-z0-9])?$")]
-    """A name from the trainer's registry: mlp, cnn or resnet18."""
+    """A name from the trainer's registry: mlp, cnn, resnet18, resnet34, resnet50, vit, gpt, or one that an installed
+    package adds."""
     options: Annotated[dict[str, Option], Field(max_length=16)] = {}
     """Options of that model, such as width: 64. Numbers and text; write fractions and booleans in quotes ("0.1")."""
 
@@ -58,10 +59,30 @@ class DatasetSpec(Model):
     """The data to train on."""
 
     uri: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Where the data is: builtin://digits, builtin://fashion-mnist, mock://cifar10 (synthetic, learnable), or
-    file://path/data.npz below the node's data folder."""
+    """Where the data is: builtin://digits, builtin://fashion-mnist, mock://cifar10 (synthetic, learnable), or below the
+    node's data folder file://data.npz, file://table.csv, file://book.txt, or file://folder with x.npy and y.npy."""
+    label_column: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Of a table: the column to predict. Absent means the last."""
+    context_length: Annotated[int, Field(ge=2, le=8192)] = 128
+    """Of a text: how many bytes a sample has."""
     validation: ValidationSpec = ValidationSpec()
     """How held-out samples are chosen."""
+
+
+class Augment(Model):
+    """How training images are varied, anew in every epoch."""
+
+    flip: bool = False
+    """Mirror half of the images."""
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    """Move images by up to so many pixels each way; what comes in from outside is black."""
+
+
+class EarlyStopping(Model):
+    """When training ends before its last epoch."""
+
+    patience: Annotated[int, Field(ge=1, le=10_000)]
+    """Epochs without a better validation result (accuracy, or loss where there is none) after which training ends."""
 
 
 class Hyperparameters(Model):
@@ -77,14 +98,26 @@ class Hyperparameters(Model):
     """Nesterov momentum for sgd."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight decay."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rate goes on after the warm-up."""
+    schedule: Literal["constant", "step", "cosine", "onecycle"] = "constant"
+    """How the learning rate goes on after the warm-up. onecycle rises by itself, over the warm-up or 30 %."""
+    step_epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Of schedule step: epochs after which the learning rate is multiplied by stepFactor."""
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Of schedule step."""
     warmup_epochs: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """Epochs over which the learning rate rises linearly from zero."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target's probability that is spread over all classes."""
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Largest L2 norm of the gradient; absent means unclipped."""
+    accumulate_steps: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Parts in which a batch is computed one after the other, to need less memory. Must divide batchSize."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running average of the weights, such as 0.999; it is evaluated and exported in their place."""
+    augment: Augment | None = None
+    """How training images are varied; absent means not at all."""
+    early_stopping: EarlyStopping | None = None
+    """When training ends before its last epoch; absent means never."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Seed of weights, shuffling and augmentation."""
 
@@ -118,7 +151,7 @@ class CheckpointSpec(Model):
     every_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Save after every so many epochs."""
     keep: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many checkpoints to keep."""
+    """How many of the newest checkpoints to keep; the best is kept beside them."""
 
 
 class TrainingJobSpec(Model):
@@ -130,8 +163,13 @@ class TrainingJobSpec(Model):
     """The network to train."""
     dataset: DatasetSpec
     """The data to train on."""
+    task: Literal["auto", "classification", "regression", "nextToken"] = "auto"
+    """What is learned. auto: nextToken for text, classification for labels that are whole numbers or words (in a table
+    at most 100 different ones), else regression."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
     """How often the whole data set is seen."""
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Optimizer steps after which training ends, in place of epochs."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 32
     """Samples per step, over all GPUs together."""
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -149,6 +187,8 @@ class TrainingJobSpec(Model):
     """Labels a node must carry."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] = 0
     """Higher goes first. May be changed while the job waits."""
+    preemption_policy: Literal["PreemptLowerPriority", "Never"] = "PreemptLowerPriority"
+    """Whether the job may make running jobs of lower priority save a checkpoint and leave when it finds no place."""
     suspend: bool = False
     """True stops the job at a checkpoint and gives its place back; false lets it go on."""
     cancel: bool = False
@@ -194,6 +234,8 @@ class Assignment(Model):
     """Why the intent is not Run."""
     grace_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     """Seconds the job has to leave."""
+    ordered_at: Timestamp | None = None
+    """When it was told to leave."""
     bound_at: MicroTime | None = None
     """When the job was bound."""
     restore_from: RestoreFrom | None = None
@@ -205,6 +247,13 @@ class Scheduling(Model):
 
     position: Count | None = None
     """Place in the queue, from 1."""
+    holds: Name | None = None
+    """The node whose next free place is kept for this job."""
+    estimated_start: Timestamp | None = None
+    """When it is expected to start; absent while nobody can tell."""
+    confidence: Word | None = None
+    """What the estimate rests on: High (reports of the jobs in its way), Medium (the same, and other jobs go first) or
+    Low (somebody's activeDeadlineSeconds)."""
     candidates: Annotated[list[Line], Field(max_length=5)] = []
     """The best nodes with their score and its parts, best first."""
     rejected: Sentence | None = None

@@ -145,6 +145,8 @@ async def test_only_the_fields_that_may_change_can_be_changed(admin: Kube, names
         {"dataset": {"uri": "mock://cifar10"}},
         {"batchSize": 64},
         {"hyperparameters": {"learningRate": 0.5}},
+        {"hyperparameters": {"gradientClip": 1.0}},
+        {"resources": {"gpuMemory": "4Gi"}},
         {"resources": {"gpus": 3}},
         {"activeDeadlineSeconds": 5},
         {"nodeSelector": {"a": "b"}},
