@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.order import JobOrder
@@ -38,6 +39,10 @@ class Device:
             return contextlib.nullcontext()
         return torch.autocast(self.torch_device.type, dtype=self.autocast_dtype)
 
+    def can_hold(self, size_bytes: int) -> bool:
+        """Whether data of this size may lie on the device beside a model: half of the memory is kept for that."""
+        return self.memory_allowed is None or size_bytes <= self.memory_allowed // 2
+
     def memory_peak(self) -> int | None:
         """Most bytes of GPU memory held so far, the allocator's cache included; None on the CPU."""
         return torch.cuda.max_memory_reserved(self.torch_device) if self.is_gpu else None
@@ -60,6 +65,20 @@ def prepare(order: JobOrder) -> Device:
     _set_float32_precision(exact=spec.precision == "float32")
     torch.manual_seed(spec.hyperparameters.seed)
     return _gpu(spec) if order.gpus else _cpu(spec)
+
+
+def image_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """The layout of weights and images to train `model` in: IMAGE_LAYOUT, but for what torch cannot do in it."""
+    # Seen with torch 2.15 on a CPU: the backward pass of a strided 1x1 convolution with fewer than 8 input channels,
+    # such as the shortcuts of a very narrow ResNet, writes past its memory in channels_last.
+    breaks = any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < 8
+        for module in model.modules()
+    )
+    return torch.contiguous_format if breaks and device.type == "cpu" else IMAGE_LAYOUT
 
 
 def visible_gpus() -> list[str]:
@@ -87,6 +106,7 @@ def _bare(uuid: str) -> str:
 def _gpu(spec: TrainingJobSpec) -> Device:
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
+    torch.cuda.set_stream(torch.cuda.Stream(device))  # nothing can be captured on the default stream
     properties = torch.cuda.get_device_properties(device)
     allowed = properties.total_memory
     limit = spec.resources.gpu_memory_bytes

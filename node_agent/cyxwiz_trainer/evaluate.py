@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
-from torch.nn import functional
 
 from .batches import evaluation_batches
 from .data import Part
 from .device import Device
 from .fence import Fence
+from .tasks import Task
+
+
+@dataclass(frozen=True)
+class Result:
+    """How well held-out samples were answered."""
+
+    loss: float
+    accuracy: float | None
+    """0 to 1; None where answers are near or far rather than right or wrong."""
+
+    @property
+    def score(self) -> float:
+        """The larger, the better."""
+        return -self.loss if self.accuracy is None else self.accuracy
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, part: Part, batch_size: int, device: Device, fence: Fence) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) over `part`. `model` takes raw samples; its training mode is kept."""
+def evaluate(model: nn.Module, part: Part, batch_size: int, task: Task, device: Device, fence: Fence) -> Result:
+    """The result over `part`. `model` takes raw samples; its training mode is kept.
+
+    Eager and with the plain module, whatever training does: it runs rarely, and its batches have a shape of their own.
+    """
     was_training = model.training
     model.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=device.torch_device)
-    for indices, weights in evaluation_batches(len(part), batch_size, device.torch_device):
+    target_device = device.torch_device
+    sums = torch.zeros(2, dtype=torch.float64, device=target_device)
+    for indices, weights in evaluation_batches(len(part), batch_size, part.inputs.device):
         fence.wait()
-        labels = part.labels[indices]
+        inputs, targets, weights = (
+            tensor.to(target_device) for tensor in (part.inputs[indices], part.labels[indices], weights)
+        )
         with device.autocast():
-            logits = model(part.inputs[indices])
-        losses = functional.cross_entropy(logits.float(), labels, reduction="none")
-        correct = (logits.argmax(dim=1) == labels).float()
-        sums += torch.stack((losses * weights, correct * weights)).double().sum(dim=1)
+            outputs = model(inputs)
+        losses, right = task.losses(outputs, targets), task.right(outputs, targets)
+        sums += torch.stack((losses * weights, right * weights)).double().sum(dim=1)
     model.train(was_training)
-    loss, correct = (sums / len(part)).tolist()  # sync: once per evaluation
-    return loss, correct
+    loss, right = (sums / len(part)).tolist()  # sync: once per evaluation
+    return Result(loss, right if task.has_accuracy else None)

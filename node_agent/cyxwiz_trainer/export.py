@@ -1,43 +1,76 @@
-"""The finished model as files: weights that any framework reads, and the description one needs to use them."""
+"""The finished model as files that can be used where nothing of CyxWiz is installed.
+
+model.safetensors  float32 weights
+config.json        what they are weights of, what goes in, what comes out
+network.py         the network's own code, which imports torch alone
+predict.py         answers samples with the three above
+SHA256SUMS         for `sha256sum --check`
+"""
 
 from __future__ import annotations
 
+import inspect
+import shutil
+from pathlib import Path
+from typing import Any
+
 from torch import Tensor, nn
 
-from cyxwiz_protocol.job_folder import JobFolder, write_json
+from cyxwiz_protocol.job_folder import JobFolder, write_json, write_whole
 
 from . import files
 from .data import Dataset
 from .models import Options
 
 WEIGHTS = "model.safetensors"
+_PREDICT = Path(__file__).with_name("predict.py")
 
 
 def write(
-    folder: JobFolder, model: nn.Module, name: str, options: Options, data: Dataset, moments: tuple[Tensor, Tensor]
+    folder: JobFolder,
+    model: nn.Module,
+    name: str,
+    options: Options,
+    data: Dataset,
+    moments: tuple[Tensor, Tensor] | None,
 ) -> tuple[str, int]:
-    """`model/` is complete: float32 weights and config.json. Returns the weights' SHA-256 and size. Sync: copies them.
+    """`model/` is complete. Returns the weights' SHA-256 and size. Sync: copies the weights.
 
-    `moments` are the mean and deviation that samples are brought to before they reach the model.
+    `moments` are the mean and deviation that samples are brought to before they reach the model; None for text.
     """
-    mean, std = moments
-    config = {
-        "model": {"name": name, "options": options.model_dump(mode="json")},
-        "input": {
-            "shape": list(data.input_shape),
-            "dtype": str(data.train.inputs.dtype).removeprefix("torch."),
-            "mean": mean.tolist(),
-            "std": std.tolist(),
-        },
-        "classes": data.num_classes,
-        "labels": None if data.label_names is None else list(data.label_names),
-        "synthetic": data.synthetic,
-        "dataSha256": data.sha256,
-    }
+    network, arguments = options.network(data.input_shape, data.outputs)
+    source = inspect.getsourcefile(network)
+    assert source is not None, "a network's class stands in a file"
+    config = _config(name, options, data, moments) | {"network": {"class": network.__name__, "arguments": arguments}}
     with files.whole_folder(folder.model) as temporary:
         digest = files.write_tensors(temporary / WEIGHTS, {key: _plain(v) for key, v in model.state_dict().items()})
         write_json(temporary / "config.json", config)
+        shutil.copyfile(source, temporary / "network.py")
+        shutil.copyfile(_PREDICT, temporary / "predict.py")
+        sums = [f"{files.sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
+        write_whole(temporary / "SHA256SUMS", "".join(sums).encode())
     return digest, (folder.model / WEIGHTS).stat().st_size
+
+
+def _config(name: str, options: Options, data: Dataset, moments: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+    mean, std = (None, None) if moments is None else (moment.tolist() for moment in moments)
+    scale = data.target_scale
+    return {
+        "model": {"name": name, "options": options.model_dump(mode="json")},
+        "task": data.task,
+        "input": {
+            "shape": list(data.input_shape),
+            "dtype": str(data.train.inputs.dtype).removeprefix("torch."),
+            "mean": mean,
+            "std": std,
+        },
+        "features": None if data.feature_names is None else list(data.feature_names),
+        "outputs": data.outputs,
+        "labels": None if data.label_names is None else list(data.label_names),
+        "targets": None if scale is None else {"mean": list(scale.mean), "std": list(scale.std)},
+        "synthetic": data.synthetic,
+        "dataSha256": data.sha256,
+    }
 
 
 def _plain(value: Tensor) -> Tensor:

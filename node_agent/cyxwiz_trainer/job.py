@@ -5,24 +5,30 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import ExitCode, FailureRecord, ModelRecord
 
 from . import data, device, export, models
+from .average import Average
 from .checkpoint import Checkpoints, Identity, LoopState
+from .data import Dataset
 from .data.standardize import Standardize, moments
 from .failures import JobFailure, UserError, out_of_gpu_memory
 from .fence import Fence, Fenced, Stop
 from .loop import Training, train
+from .models import Options
 from .optimizer import Optimizer
 from .reporter import Reporter
 from .schedule import Plan
+from .tasks import task_named
 
 _LONGEST_MESSAGE = 1000
 
@@ -65,48 +71,101 @@ def run(folder: JobFolder, stop: Stop) -> ExitCode:
 
 def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop) -> ExitCode:
     spec = order.spec
-    where = device.prepare(order)
-    options = models.parse_options(spec.model.name, spec.model.options)
-    dataset = data.load(spec, data.data_root())
-    plan = Plan.of(spec, len(dataset.train))
-    model = models.build(options, dataset.input_shape, dataset.num_classes)
-    if plan.batch_size < 2 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
-        raise UserError(f"{spec.model.name} has batch norm, which needs at least 2 samples a batch: set batchSize: 2")
-    scale = moments(dataset.train.inputs)
-    standardize = Standardize(*scale, dimensions=len(dataset.input_shape), image_layout=device.IMAGE_LAYOUT)
-
     state = LoopState()
     fence = Fence.of(folder, stop)
+    where = device.prepare(order)
+    parts = Parts.of(spec, where)
     try:
         fence.wait()
-        model = model.to(where.torch_device).to(memory_format=device.IMAGE_LAYOUT)  # pyright: ignore[reportCallIssue]  # not in its stubs
-        training = Training(
-            spec=spec,
-            plan=plan,
-            device=where,
-            data=dataset.to(where.torch_device),
-            standardize=standardize.to(where.torch_device),
-            model=model,
-            optimizer=Optimizer(model, spec.hyperparameters),
-            checkpoints=Checkpoints(folder.checkpoints, spec.checkpoint.keep, Identity.of(spec, dataset.sha256)),
-            reporter=reporter,
-            fence=fence,
-            stop=stop,
-        )
+        training = parts.on_device(spec, folder, where, reporter, fence, stop)
         finished = train(training, state, Path(order.restore_from) if order.restore_from else None)
     except torch.OutOfMemoryError as error:
         raise out_of_gpu_memory(
-            epoch=state.step // plan.steps_per_epoch + 1,
+            epoch=state.step // parts.plan.steps_per_epoch + 1,
             step=state.step + 1,
             held_bytes=where.memory_peak() or 0,
             allowed_bytes=where.memory_allowed or 0,
             limited=spec.resources.gpu_memory is not None,
-            batch_size=plan.batch_size,
+            batch_size=parts.plan.batch_size,
         ) from error
     if not finished:
         return ExitCode.STOPPED
     fence.wait()
-    digest, size = export.write(folder, model, spec.model.name, options, dataset, scale)
+    digest, size = export.write(folder, training.outcome, spec.model.name, parts.options, parts.data, parts.scale)
     path = f"{folder.model.name}/{export.WEIGHTS}"
     reporter.write(ModelRecord(t=time.time(), path=path, sha256=digest, bytes=size))
     return ExitCode.SUCCEEDED
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a job trains, checked, in host memory: everything that its author can get wrong has been looked at."""
+
+    plan: Plan
+    data: Dataset
+    options: Options
+    model: nn.Module
+    scale: tuple[Tensor, Tensor] | None
+    """Mean and deviation that samples are brought to; None for text."""
+
+    @classmethod
+    def of(cls, spec: TrainingJobSpec, where: device.Device) -> Parts:
+        """The parts of `spec`, with fresh weights. Raises UserError."""
+        options = models.parse_options(spec.model.name, spec.model.options)
+        dataset = data.load(spec, data.data_root())
+        plan = Plan.of(spec, len(dataset.train))
+        _check_fit(spec, options, dataset)
+        model = models.build(options, dataset.input_shape, dataset.outputs)
+        part = plan.batch_size // spec.hyperparameters.accumulate_steps
+        if part < 2 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+            raise UserError(
+                f"{spec.model.name} has batch norm, which needs at least 2 samples a batch: set batchSize: 2"
+            )
+        scale = None if dataset.task == "nextToken" else moments(dataset.train.inputs)
+        return cls(plan, dataset, options, model, scale)
+
+    def on_device(
+        self,
+        spec: TrainingJobSpec,
+        folder: JobFolder,
+        where: device.Device,
+        reporter: Reporter,
+        fence: Fence,
+        stop: Stop,
+    ) -> Training:
+        """Model, optimizer and, where it fits, the data are where the job computes."""
+        hyper = spec.hyperparameters
+        layout = device.image_layout(self.model, where.torch_device)
+        model = self.model.to(where.torch_device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  # not in its stubs
+        standardize: nn.Module = nn.Identity()
+        if self.scale is not None:
+            dimensions = len(self.data.input_shape)
+            standardize = Standardize(*self.scale, dimensions=dimensions, image_layout=layout)
+        return Training(
+            spec=spec,
+            plan=self.plan,
+            device=where,
+            data=self.data.to(where.torch_device) if where.can_hold(self.data.size_bytes) else self.data,
+            standardize=standardize.to(where.torch_device),
+            model=model,
+            task=task_named(self.data.task, hyper.label_smoothing),
+            optimizer=Optimizer(model, hyper),
+            average=None if hyper.ema is None else Average(model, hyper.ema),
+            checkpoints=Checkpoints(folder.checkpoints, spec.checkpoint.keep, Identity.of(spec, self.data.sha256)),
+            reporter=reporter,
+            fence=fence,
+            stop=stop,
+        )
+
+
+def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> None:
+    """Raises UserError when model, data and hyperparameters are each right and do not belong together."""
+    is_text = dataset.task == "nextToken"
+    if options.reads_text and not is_text:
+        raise UserError(f"{spec.model.name} reads text, and this data is none: name a file://....txt, or another model")
+    if is_text and not options.reads_text:
+        raise UserError(f"{spec.model.name} cannot read text: set model.name: gpt")
+    if dataset.task == "regression" and spec.hyperparameters.label_smoothing > 0:
+        raise UserError("hyperparameters.labelSmoothing is for classes, and this is a regression: leave it out")
+    if spec.hyperparameters.augment is not None and len(dataset.input_shape) != 3:
+        raise UserError("hyperparameters.augment is for images, and a sample of this data is none: leave it out")

@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
-from torch.nn import functional
 
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.records import CheckpointedRecord, StartedRecord
 
-from .batches import epoch_order
+from .average import Average
 from .checkpoint import Checkpoints, LoopState
 from .data import Dataset
 from .device import Device
 from .evaluate import evaluate
+from .feed import feed_for
 from .fence import Fence, Stop
+from .graph import Repeated
 from .optimizer import Optimizer
 from .reporter import Reporter
 from .reports import Reports
+from .run_ahead import RunAhead
 from .schedule import Plan, learning_rate
+from .step import Step
+from .tasks import Task
 from .totals import Totals
 
 
@@ -33,14 +37,21 @@ class Training:
     plan: Plan
     device: Device
     data: Dataset
-    """On the device."""
+    """On the device where it fits there, else in host memory."""
     standardize: nn.Module
     model: nn.Module
+    task: Task
     optimizer: Optimizer
+    average: Average | None
     checkpoints: Checkpoints
     reporter: Reporter
     fence: Fence
     stop: Stop
+
+    @property
+    def outcome(self) -> nn.Module:
+        """The model that is evaluated and exported."""
+        return self.model if self.average is None else self.average.ready()
 
 
 def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
@@ -49,73 +60,83 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
     Raises Diverged when the loss is no number. Sums are read about once a second, so up to that much is computed
     after it; no checkpoint is written from it.
     """
-    hyper, plan, device, train_part = run.spec.hyperparameters, run.plan, run.device, run.data.train
-    network = nn.Sequential(run.standardize, run.model)
+    hyper, plan, device = run.spec.hyperparameters, run.plan, run.device
+    network = nn.Sequential(run.standardize, run.model).train()
 
     note = None
-    if restore_from is not None:
-        note = run.checkpoints.restore(restore_from, state, run.model, run.optimizer)
+    if restore_from is not None:  # before anything is captured
+        note = run.checkpoints.restore(restore_from, state, run.model, run.optimizer, run.average)
     restored_step = state.step
+    if state.is_exhausted(hyper.early_stopping, plan):
+        plan = plan.ending_at(state.step)
+
+    feed = feed_for(run.data.train, plan.batch_size, hyper, device)
     totals = Totals(device.torch_device, state.epoch_sums)
-    order = None
-    network.train()
-    report = Reports(run.reporter, plan, device, hyper.learning_rate, restored_step)
+    step = Repeated(
+        Step(feed, network, run.task, run.optimizer, run.average, totals, device, hyper),
+        device,
+        steps=plan.total_steps - state.step,
+    )
+    ahead = RunAhead.of(device.torch_device)
+    report = Reports(run.reporter, run.task, device, hyper.learning_rate, restored_step)
+    told = None
 
     while state.step < plan.total_steps:
         epoch, position = divmod(state.step, plan.steps_per_epoch)
-        if order is None or position == 0:
-            order = epoch_order(hyper.seed, epoch, len(train_part)).to(device.torch_device)
+        if position == 0 or not feed.begun:
+            feed.begin_epoch(epoch)  # sync: once per epoch
 
         run.fence.wait()
         if run.stop.requested:
-            _save(run, state, totals, report)
+            _save(run, plan, state, totals, report)
             return False
 
-        batch = order[position * plan.batch_size : (position + 1) * plan.batch_size]
-        samples, labels = train_part.inputs[batch], train_part.labels[batch]
-        rate = learning_rate(state.step, plan, hyper.learning_rate, hyper.schedule, hyper.warmup_epochs)
-
-        run.optimizer.zero_grad()
-        with device.autocast():
-            logits = network(samples)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=hyper.label_smoothing)
-        loss.backward()
-        if hyper.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(run.model.parameters(), hyper.gradient_clip)
-        run.optimizer.step(rate)
-        totals.add(loss.detach(), logits.detach(), labels)
+        rate = learning_rate(state.step, plan, hyper)
+        run.optimizer.set_learning_rate(rate)
+        if run.average is not None:
+            run.average.set_step(state.step)
+        feed.fill(position)
+        step()  # forward, backward, update
+        totals.step_queued()
         state.step += 1
+        ahead.step_queued()  # sync: with an old step, where the host is too far ahead
 
-        if state.step == restored_step + 1:
-            totals.read()  # sync: once, because "started" means that the first step is done
-            _tell_started(run, restored_step, note)
+        if state.step == restored_step + 1 or step.words != told:
+            totals.read()  # sync: twice at most, because "started" means that the first step is done
+            _tell_started(run, restored_step, note, step.words)
+            told = step.words
 
         if report.is_due():
             totals.request()
         if (sums := totals.poll()) is not None:
-            report.progress(epoch, sums, rate)
+            report.progress(plan, epoch, sums, rate)
 
-        if position + 1 == plan.steps_per_epoch:
+        if position + 1 == plan.steps_per_epoch or state.step == plan.total_steps:
             sums = totals.read()  # sync: once per epoch
-            report.progress(epoch, sums, rate)
-            held_out_loss, held_out_accuracy = evaluate(
-                network, run.data.validation, 2 * plan.batch_size, device, run.fence
-            )
-            report.epoch(epoch, sums, held_out_loss, held_out_accuracy)
+            report.progress(plan, epoch, sums, rate)
+            evaluated = nn.Sequential(run.standardize, run.outcome)
+            held_out = evaluate(evaluated, run.data.validation, 2 * plan.batch_size, run.task, device, run.fence)
+            report.check_held_out(plan, epoch, held_out)
+            state.judge(epoch + 1, held_out.score)
+            if state.is_exhausted(hyper.early_stopping, plan):
+                plan = plan.ending_at(state.step)
+                report.ended_early(plan, state.best_epoch)
+                report.progress(plan, epoch, sums, rate)
+            report.epoch(plan, epoch, sums, held_out)
             totals.reset()
-            if (epoch + 1) % run.spec.checkpoint.every_epochs == 0 or epoch + 1 == plan.epochs:
-                _save(run, state, totals, report)
+            if (epoch + 1) % run.spec.checkpoint.every_epochs == 0 or state.step == plan.total_steps:
+                _save(run, plan, state, totals, report)
 
-    if state.step == restored_step:
-        _tell_started(run, restored_step, note)  # the earlier attempt had done every step and not yet written the model
+    if state.step == restored_step:  # the earlier attempt had done every step and not yet written the model
+        _tell_started(run, restored_step, note, None)
     return True
 
 
-def _tell_started(run: Training, restored_step: int, note: str | None) -> None:
+def _tell_started(run: Training, restored_step: int, note: str | None, how: str | None) -> None:
     run.reporter.write(
         StartedRecord(
             t=time.time(),
-            device=run.device.words,
+            device=", ".join(filter(None, (run.device.words, how))),
             parameters=sum(value.numel() for value in run.model.parameters() if value.requires_grad),
             train_samples=len(run.data.train),
             validation_samples=len(run.data.validation),
@@ -127,20 +148,22 @@ def _tell_started(run: Training, restored_step: int, note: str | None) -> None:
     )
 
 
-def _save(run: Training, state: LoopState, totals: Totals, report: Reports) -> None:
+def _save(run: Training, plan: Plan, state: LoopState, totals: Totals, report: Reports) -> None:
     """The state is on disk, unless nothing is done yet or this very step is there already."""
     newest = run.checkpoints.newest
     if state.step == 0 or (newest is not None and newest.step == state.step):
         return
     state.epoch_sums = totals.read()  # sync: the copy of the weights that follows waits for the device anyway
-    report.check(state.step // run.plan.steps_per_epoch, state.epoch_sums)
-    saved = run.checkpoints.save(state, run.model, run.optimizer)
+    report.check(plan, state.step // plan.steps_per_epoch, state.epoch_sums)
+    is_best = state.epoch_sums.steps == 0 and state.best_epoch == plan.epochs_evaluated(state.step)
+    saved = run.checkpoints.save(state, run.model, run.optimizer, run.average, is_best=is_best)
     run.reporter.write(
         CheckpointedRecord(
             t=time.time(),
             step=saved.step,
-            epoch=saved.step // run.plan.steps_per_epoch,
+            epoch=saved.step // plan.steps_per_epoch,
             folder=f"checkpoints/{saved.path.name}",
             digest=f"sha256:{saved.sha256[:16]}",
+            best=is_best,
         )
     )

@@ -46,8 +46,11 @@ class Optimizer:
         vectors = [(name, parameter) for name, parameter in named if parameter.ndim <= 1]
         groups = [(matrices, hyper.weight_decay), (vectors, 0.0)]
         self._groups = [_group(members, decay, self._quantities()) for members, decay in groups if members]
-        self._step = torch.zeros((), device=named[0][1].device)
+        device = named[0][1].device
+        self._step = torch.zeros((), device=device)
         """Steps done, where the kernels read it."""
+        # CUDA's kernels read a float32, the CPU's a number of any width: there nothing is lost.
+        self._rate = torch.zeros((), device=device, dtype=torch.float32 if device.type == "cuda" else torch.float64)
 
     def _quantities(self) -> tuple[str, ...]:
         if self._hyper.optimizer == "sgd":
@@ -60,16 +63,20 @@ class Optimizer:
             for parameter in group.parameters:
                 parameter.grad = None
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """That of the steps from now on, written where a captured step reads it. No sync: a kernel carries it over."""
+        self._rate.fill_(learning_rate)
+
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self) -> None:
         """The parameters have moved. Every one must have a gradient."""
         self._step += 1
         for group in self._groups:
             gradients = [_gradient(parameter) for parameter in group.parameters]
             if self._hyper.optimizer == "sgd":
-                self._sgd(group, gradients, learning_rate)
+                self._sgd(group, gradients)
             else:
-                self._adam(group, gradients, learning_rate)
+                self._adam(group, gradients)
 
     def state(self) -> dict[str, Tensor]:
         """What it remembers, as `<quantity>:<parameter>`. Writing into these tensors restores it."""
@@ -79,21 +86,21 @@ class Optimizer:
                 state |= {f"{quantity}:{name}": tensor for name, tensor in zip(group.names, tensors, strict=True)}
         return state
 
-    def _sgd(self, group: _Group, gradients: list[Tensor], learning_rate: float) -> None:
+    def _sgd(self, group: _Group, gradients: list[Tensor]) -> None:
         torch._fused_sgd_(  # pyright: ignore[reportPrivateImportUsage]  # as torch.optim calls it
             group.parameters,
             gradients,
             group.moments.get("momentum", []),
             weight_decay=group.weight_decay,
             momentum=self._hyper.momentum,
-            lr=learning_rate,
+            lr=self._rate,
             dampening=0.0,
             nesterov=self._hyper.nesterov,
             maximize=False,
             is_first_step=False,  # a momentum of zeros is the same as none yet
         )
 
-    def _adam(self, group: _Group, gradients: list[Tensor], learning_rate: float) -> None:
+    def _adam(self, group: _Group, gradients: list[Tensor]) -> None:
         adam, adamw = torch._fused_adam_, torch._fused_adamw_  # pyright: ignore[reportPrivateImportUsage]  # as above
         kernel = adamw if self._hyper.optimizer == "adamw" else adam
         kernel(
@@ -103,7 +110,7 @@ class Optimizer:
             group.moments["square"],
             [],
             [self._step] * len(gradients),
-            lr=learning_rate,
+            lr=self._rate,
             beta1=ADAM_BETAS[0],
             beta2=ADAM_BETAS[1],
             weight_decay=group.weight_decay,

@@ -8,10 +8,12 @@ import time
 from cyxwiz_protocol.records import EpochRecord, ProgressRecord
 
 from .device import Device
+from .evaluate import Result
 from .failures import Diverged, diverged
 from .rate import Rate
 from .reporter import Reporter
 from .schedule import Plan
+from .tasks import Task
 from .totals import Sums
 
 BEAT_S = 1.0
@@ -21,10 +23,10 @@ class Reports:
     """Progress and epochs, each checked first: what is not a number is no progress."""
 
     def __init__(
-        self, reporter: Reporter, plan: Plan, device: Device, peak_learning_rate: float, restored_step: int
+        self, reporter: Reporter, task: Task, device: Device, peak_learning_rate: float, restored_step: int
     ) -> None:
         self._reporter = reporter
-        self._plan = plan
+        self._has_accuracy = task.has_accuracy
         self._device = device
         self._peak_learning_rate = peak_learning_rate
         self._begun = self._beat = time.monotonic()
@@ -38,15 +40,20 @@ class Reports:
         self._beat = now
         return True
 
-    def check(self, epoch: int, sums: Sums) -> None:
+    def check(self, plan: Plan, epoch: int, sums: Sums) -> None:
         """Raises Diverged unless every loss was a number."""
         if not sums.is_finite:
-            raise self._diverged(epoch, epoch * self._plan.steps_per_epoch + int(sums.finite_steps) + 1)
+            raise self._diverged(epoch, epoch * plan.steps_per_epoch + int(sums.finite_steps) + 1)
 
-    def progress(self, epoch: int, sums: Sums, learning_rate: float) -> None:
+    def check_held_out(self, plan: Plan, epoch: int, held_out: Result) -> None:
+        """Raises Diverged when the loss on held-out samples is no number."""
+        if not math.isfinite(held_out.loss):
+            raise self._diverged(epoch, min((epoch + 1) * plan.steps_per_epoch, plan.total_steps))
+
+    def progress(self, plan: Plan, epoch: int, sums: Sums, learning_rate: float) -> None:
         """Where training is, after the last step of `sums`. Raises Diverged."""
-        self.check(epoch, sums)
-        plan, now = self._plan, time.monotonic()
+        self.check(plan, epoch, sums)
+        now = time.monotonic()
         step = epoch * plan.steps_per_epoch + sums.steps
         self._rate.seen(now, step)
         self._reporter.write(
@@ -57,7 +64,7 @@ class Reports:
                 step=step,
                 total_steps=plan.total_steps,
                 loss=sums.mean_loss,
-                accuracy=sums.accuracy(plan.batch_size),
+                accuracy=self._accuracy(plan, sums),
                 learning_rate=learning_rate,
                 samples_processed=step * plan.batch_size,
                 samples_per_second=self._rate.steps_per_second(now, step) * plan.batch_size,
@@ -67,20 +74,25 @@ class Reports:
             )
         )
 
-    def epoch(self, epoch: int, sums: Sums, validation_loss: float, validation_accuracy: float) -> None:
-        """The epoch is done and evaluated. Raises Diverged when the loss on held-out samples is no number."""
-        if not math.isfinite(validation_loss):
-            raise self._diverged(epoch, (epoch + 1) * self._plan.steps_per_epoch)
+    def ended_early(self, plan: Plan, best_epoch: int) -> None:
+        """The log says why there are fewer epochs than were asked for."""
+        print(f"ended early after epoch {plan.epochs}: none since epoch {best_epoch} was better", flush=True)
+
+    def epoch(self, plan: Plan, epoch: int, sums: Sums, held_out: Result) -> None:
+        """The epoch is done and evaluated."""
         self._reporter.write(
             EpochRecord(
                 t=time.time(),
                 epoch=epoch + 1,
                 loss=sums.mean_loss,
-                accuracy=sums.accuracy(self._plan.batch_size),
-                validation_loss=validation_loss,
-                validation_accuracy=validation_accuracy,
+                accuracy=self._accuracy(plan, sums),
+                validation_loss=held_out.loss,
+                validation_accuracy=held_out.accuracy,
             )
         )
+
+    def _accuracy(self, plan: Plan, sums: Sums) -> float | None:
+        return sums.accuracy(plan.batch_size) if self._has_accuracy else None
 
     def _diverged(self, epoch: int, step: int) -> Diverged:
         return diverged(epoch + 1, step, self._peak_learning_rate)

@@ -44,12 +44,14 @@ class Totals:
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
         self._requested: int | None = None
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One step more. Nothing waits for its result."""
-        correct = (logits.argmax(dim=1) == labels).sum()
+    def add(self, loss: Tensor, correct: Tensor) -> None:
+        """What one step adds on the device: its loss and how many samples it answered right, () each."""
         self._sums[:2] += torch.stack((loss.double(), correct.double()))
         # Once the sum is not finite it stays so, and this count stops at the step before.
         self._sums[2] += self._sums[0].isfinite()
+
+    def step_queued(self) -> None:
+        """One step more; the host counts, because a captured `add` runs without it."""
         self._steps += 1
 
     def request(self) -> None:

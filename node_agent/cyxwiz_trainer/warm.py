@@ -69,7 +69,8 @@ def _dummy_step(device: torch.device, dtype: torch.dtype | None) -> None:
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         loss = nn.functional.cross_entropy(model(images), labels)
     loss.backward()
-    optimizer.step(0.01)
+    optimizer.set_learning_rate(0.01)
+    optimizer.step()
 
 
 def _read_line(runner: socket.socket) -> bytes | None:

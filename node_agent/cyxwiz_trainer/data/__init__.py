@@ -1,20 +1,27 @@
-"""Data sets by URI: one module per scheme, each returning a Dataset that is held in memory whole."""
+"""Data sets by URI: each scheme's reader returns a Dataset that is held in memory whole."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cyxwiz_crds import TrainingJobSpec
+from cyxwiz_trainer import plugins
 from cyxwiz_trainer.failures import UserError, unknown
 
-from . import builtin, mock, npz
-from .dataset import Dataset, Part
+from . import builtin, files, mock
+from .dataset import Arrays, Dataset, Part, whole
+from .request import Request
 
-__all__ = ["DATA_ROOT_VARIABLE", "Dataset", "Part", "data_root", "load"]
+__all__ = ["DATA_ROOT_VARIABLE", "Arrays", "Dataset", "Part", "Request", "data_root", "load", "whole"]
 
 DATA_ROOT_VARIABLE = "CYXWIZ_DATA_ROOT"
-SCHEMES = ("builtin", "file", "mock")
+SCHEMES: dict[str, Callable[[Request], Dataset]] = {
+    "builtin": builtin.load,
+    "file": files.load,
+    "mock": mock.load,
+}
 
 
 def data_root() -> Path | None:
@@ -28,13 +35,28 @@ def load(spec: TrainingJobSpec, root: Path | None) -> Dataset:
     scheme, separator, name = spec.dataset.uri.partition("://")
     if not separator:
         raise UserError(f"dataset.uri {spec.dataset.uri[:200]!r} has no scheme: write builtin://digits, for example")
-    fraction, seed = spec.dataset.validation.fraction, spec.hyperparameters.seed
-    match scheme:
-        case "builtin":
-            return builtin.load(name, root, fraction, seed)
-        case "mock":
-            return mock.load(name, seed)
-        case "file":
-            return npz.load(name, root, fraction, seed, limit_bytes=spec.resources.memory_bytes)
-        case _:
-            raise unknown("scheme of dataset.uri", scheme, SCHEMES)
+    dataset = _reader(scheme)(Request.of(spec, name, root))
+    if spec.task not in ("auto", dataset.task):
+        raise UserError(f"this data is for task: {dataset.task}, and the job says {spec.task}: set task: auto")
+    return dataset
+
+
+def _reader(scheme: str) -> Callable[[Request], Dataset]:
+    if scheme in SCHEMES:
+        return SCHEMES[scheme]
+    if scheme not in plugins.known(plugins.DATASETS):
+        raise unknown("scheme of dataset.uri", scheme, {*SCHEMES, *plugins.known(plugins.DATASETS)})
+    return _checked(scheme, plugins.load(plugins.DATASETS, scheme))
+
+
+def _checked(scheme: str, reader: object) -> Callable[[Request], Dataset]:
+    if not callable(reader):
+        raise UserError(f"the installed package's reader of {scheme}:// cannot be called")
+
+    def load(request: Request) -> Dataset:
+        dataset = reader(request)
+        if not isinstance(dataset, Dataset):
+            raise UserError(f"the installed package's reader of {scheme}:// returned no cyxwiz_trainer.data.Dataset")
+        return dataset
+
+    return load

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cyxwiz_trainer.failures import UserError, unknown
 
 from .dataset import Dataset, whole
+from .request import Request
 
 NAMES = ("digits", "fashion-mnist")
 DIGIT_NAMES = tuple("0123456789")
@@ -34,15 +35,16 @@ FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _LARGEST_IDX_BYTES = 2**28
 
 
-def load(name: str, root: Path | None, fraction: float, seed: int) -> Dataset:
-    """The builtin data set `name`. Raises UserError when it is unknown or not installed here."""
-    match name:
+def load(request: Request) -> Dataset:
+    """The builtin data set that is named. Raises UserError when it is unknown or not installed here."""
+    root = request.root
+    match request.name:
         case "digits":
-            return _digits(fraction, seed)
+            return _digits(request.fraction, request.seed)
         case "fashion-mnist":
-            return fashion_mnist(([root / "fashion-mnist"] if root else []) + [FASHION_FOLDER], seed)
+            return fashion_mnist(([root / "fashion-mnist"] if root else []) + [FASHION_FOLDER], request.seed)
         case _:
-            raise unknown("builtin data set", name, NAMES)
+            raise unknown("builtin data set", request.name, NAMES)
 
 
 def _digits(fraction: float, seed: int) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,27 @@ class Part:
     """Samples with their labels."""
 
     inputs: Tensor
-    """(n, channels, height, width) or (n, features); uint8 or float32."""
+    """(n, channels, height, width) or (n, features), uint8 or float32; (n, places) uint8 of text."""
     labels: Tensor
-    """(n,) int64."""
+    """(n,) int64 classes, (n, quantities) float32 of a regression, (n, places) uint8 of text."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Part:
         return Part(self.inputs.to(device), self.labels.to(device))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.inputs, self.labels))
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """How the targets of a regression were standardized: `(value - mean) / std`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -43,27 +55,29 @@ class Dataset:
 
     train: Part
     validation: Part
-    num_classes: int
+    outputs: int
+    """Numbers a model answers with: classes, quantities of a regression, or the vocabulary."""
     sha256: str
     """Over the decoded samples and labels, before any split."""
+    task: str = "classification"
+    """classification, regression or nextToken."""
     synthetic: bool = False
     label_names: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    target_scale: TargetScale | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one sample."""
         return tuple(self.train.inputs.shape[1:])
 
+    @property
+    def size_bytes(self) -> int:
+        return self.train.size_bytes + self.validation.size_bytes
+
     def to(self, device: torch.device) -> Dataset:
         """The same data, held on `device`."""
-        return Dataset(
-            self.train.to(device),
-            self.validation.to(device),
-            self.num_classes,
-            self.sha256,
-            self.synthetic,
-            self.label_names,
-        )
+        return replace(self, train=self.train.to(device), validation=self.validation.to(device))
 
 
 def whole(
@@ -77,16 +91,43 @@ def whole(
 ) -> Dataset:
     """The Dataset of checked arrays; without `validation`, `fraction` of `train` is held out.
 
-    Raises UserError when there is nothing to learn or to hold out.
+    Labels that are floats make it a regression, whole numbers a classification. Raises UserError when there is nothing
+    to learn or to hold out.
     """
     digest = _sha256(*train, *(validation or ()))
+    if train[1].dtype.kind == "f":
+        split = _split(train, validation, fraction, seed)
+        return _regression(*split, digest, synthetic)
     largest = max(int(labels.max()) for _, labels in ((train, validation) if validation else (train,)))
     if largest > LARGEST_LABEL:
-        raise UserError(f"labels must count from 0 to at most {LARGEST_LABEL}, and the largest is {largest}")
+        raise UserError(
+            f"labels must count from 0 to at most {LARGEST_LABEL}, and the largest is {largest}: set task: regression "
+            "if they are quantities"
+        )
     if largest < 1:
         raise UserError("all labels are 0: there is nothing to tell apart")
-    parts = [_part(*train), _part(*validation)] if validation else list(_hold_out(_part(*train), fraction, seed))
-    return Dataset(parts[0], parts[1], largest + 1, digest, synthetic, label_names)
+    parts = _split(train, validation, fraction, seed)
+    return Dataset(*parts, largest + 1, digest, synthetic=synthetic, label_names=label_names)
+
+
+def _regression(train: Part, validation: Part, digest: str, synthetic: bool) -> Dataset:
+    """Targets standardized by those that are trained on: a loss of 1 is what always answering their mean gets."""
+    targets = train.labels.reshape(len(train), -1).double()
+    mean, std = targets.mean(0), targets.std(0, correction=0)
+    if not (std > 0).all():
+        raise UserError("all targets are the same: there is nothing to learn")
+    train, validation = (
+        Part(part.inputs, ((part.labels.reshape(len(part), -1).double() - mean) / std).float())
+        for part in (train, validation)
+    )
+    scale = TargetScale(tuple(mean.tolist()), tuple(std.tolist()))
+    return Dataset(train, validation, len(mean), digest, "regression", synthetic, target_scale=scale)
+
+
+def _split(train: Arrays, validation: Arrays | None, fraction: float, seed: int) -> tuple[Part, Part]:
+    if validation is not None:
+        return _part(*train), _part(*validation)
+    return _hold_out(_part(*train), fraction, seed)
 
 
 def held_out(samples: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,7 +147,9 @@ def _hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
 def _part(inputs: NDArray[Any], labels: NDArray[Any]) -> Part:
     # A copy where the array is a read-only view of a file's bytes: torch has no read-only tensors.
     inputs = np.require(inputs, requirements=("C", "W"))
-    return Part(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
+    return Part(
+        torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.float64 if labels.dtype.kind == "f" else np.int64))
+    )
 
 
 def _sha256(*arrays: NDArray[Any]) -> str:

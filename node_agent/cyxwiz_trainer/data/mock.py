@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cyxwiz_trainer.failures import UserError, unknown
 
 from .dataset import Dataset, whole
+from .request import Request
 
 NAMES = ("cifar10",)
 PARAMETERS = ("samples",)
@@ -26,9 +27,10 @@ _WRONG_LABELS = 0.04
 _MOCK_STREAM = 2
 
 
-def load(name: str, seed: int) -> Dataset:
-    """The synthetic data set `name`, such as cifar10?samples=2000; a fifth as many again are held out."""
-    name, _, query = name.partition("?")
+def load(request: Request) -> Dataset:
+    """The synthetic data set that is named, such as cifar10?samples=2000; a fifth as many again are held out."""
+    seed = request.seed
+    name, _, query = request.name.partition("?")
     if name not in NAMES:
         raise unknown("mock data set", name, NAMES)
     samples = _samples(query)

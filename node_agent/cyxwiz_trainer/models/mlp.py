@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import nn
+
+from cyxwiz_trainer.networks.mlp import Mlp
 
 from .options import Options, Shape
 
@@ -17,10 +19,6 @@ class MlpOptions(Options):
     depth: Annotated[int, Field(ge=0, le=64)] = 2
     """Hidden layers; 0 is a linear model."""
 
-    def build(self, input_shape: Shape, num_classes: int) -> nn.Module:
-        layers: list[nn.Module] = [nn.Flatten()]
-        width = math.prod(input_shape)
-        for _ in range(self.depth):
-            layers += [nn.Linear(width, self.hidden), nn.ReLU()]
-            width = self.hidden
-        return nn.Sequential(*layers, nn.Linear(width, num_classes))
+    def network(self, input_shape: Shape, outputs: int) -> tuple[type[nn.Module], dict[str, Any]]:
+        features = math.prod(input_shape)
+        return Mlp, {"features": features, "hidden": self.hidden, "depth": self.depth, "outputs": outputs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
@@ -10,16 +10,22 @@ from torch import nn
 from cyxwiz_trainer.failures import UserError, unknown
 
 Shape = tuple[int, ...]
-"""Of one sample: (channels, height, width) of an image, (features,) of a table's row."""
+"""Of one sample: (channels, height, width) of an image, (features,) of a table's row, (places,) of text."""
 
 
 class Options(BaseModel):
-    """The options of one model, and how to build it."""
+    """The options of one model, and the network they describe."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def build(self, input_shape: Shape, num_classes: int) -> nn.Module:
-        """A module with fresh weights. Raises UserError when it cannot take `input_shape`."""
+    reads_text: ClassVar[bool] = False
+    """True for a network that takes tokens; any other takes float32."""
+
+    def network(self, input_shape: Shape, outputs: int) -> tuple[type[nn.Module], dict[str, Any]]:
+        """The network's class and its arguments, which JSON can hold: with both it can be built again anywhere.
+
+        Raises UserError when it cannot take `input_shape`.
+        """
         raise NotImplementedError
 
 
@@ -32,7 +38,7 @@ def parse(model: str, options: type[Options], raw: dict[str, Any]) -> Options:
         return options.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        name = first["loc"][0]
+        name = first["loc"][0] if first["loc"] else ""
         reason = first["msg"].replace("Input should", "it should")
         raise UserError(f"model.options.{name} of {model} is {first['input']!r}: {reason}") from error
 

@@ -79,10 +79,11 @@ class Trainers:
         batch_size: int = 32,
         restore_from: Path | None = None,
         hyperparameters: dict[str, object] | None = None,
+        options: dict[str, int | str] | None = None,
     ) -> JobFolder:
         """A job folder with its order."""
         spec = {
-            "model": {"name": model, "options": {"width": 8} if model == "cnn" else {}},
+            "model": {"name": model, "options": options or ({"width": 8} if model == "cnn" else {})},
             "dataset": {"uri": uri},
             "epochs": epochs,
             "batchSize": batch_size,
@@ -110,8 +111,8 @@ class Trainers:
         """`process` as the one that works on `folder`."""
         return Job(folder, process)
 
-    def spawn(self, *arguments: str, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CYXWIZ_DATA_ROOT": str(self._root)}
+    def spawn(self, *arguments: str, pass_fds: tuple[int, ...] = (), **variables: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CYXWIZ_DATA_ROOT": str(self._root)} | variables
         process = subprocess.Popen(
             [sys.executable, "-m", "cyxwiz_trainer", *arguments],
             env=environment,

@@ -46,7 +46,7 @@ def test_the_model_is_the_one_its_record_names(digits: Any) -> None:
     assert config["model"] == {"name": "cnn", "options": {"width": 8}}
     assert config["input"]["shape"] == [1, 8, 8]
     with safe_open(digits.folder.path / record.path, framework="numpy") as weights:
-        assert weights.get_tensor("head.weight").shape == (config["classes"], 32)
+        assert weights.get_tensor("head.weight").shape == (config["outputs"], 32)
 
 
 def test_progress_only_grows_and_ends_at_the_last_step(digits: Any) -> None:
@@ -57,10 +57,14 @@ def test_progress_only_grows_and_ends_at_the_last_step(digits: Any) -> None:
     assert isinstance(digits.records()[0], StartedRecord)
 
 
-def test_the_newest_checkpoints_are_kept_and_are_what_was_reported(digits: Any) -> None:
-    reported = digits.of(CheckpointedRecord)[-2:]
-    assert sorted(path.name for path in digits.folder.checkpoints.iterdir()) == ["step-350", "step-400"]
-    for record in reported:
+def test_the_newest_checkpoints_and_the_best_are_kept_and_are_what_was_reported(digits: Any) -> None:
+    reported = digits.of(CheckpointedRecord)
+    best = [record for record in reported if record.best][-1]
+    accuracies = [record.validation_accuracy for record in digits.of(EpochRecord)]
+    assert accuracies[best.epoch - 1] == max(accuracies)
+    kept = {record.folder: record for record in (*reported[-2:], best)}
+    assert {f"checkpoints/{path.name}" for path in digits.folder.checkpoints.iterdir()} == set(kept)
+    for record in kept.values():
         content = (digits.folder.path / record.folder / "state.safetensors").read_bytes()
         assert record.digest == f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
 
@@ -80,6 +84,46 @@ def test_a_stopped_job_goes_on_elsewhere_as_if_it_had_never_stopped(trainers: An
     assert (started.restored_step, started.note) == (checkpoint.step, None)
     assert _losses(first) + _losses(second) == _losses(digits)
     assert second.of(ModelRecord)[0].sha256 == digits.of(ModelRecord)[0].sha256
+
+
+EVERYTHING = {
+    "optimizer": "adamw",
+    "learningRate": 0.005,
+    "schedule": "onecycle",
+    "accumulateSteps": 2,
+    "gradientClip": 1.0,
+    "ema": 0.99,
+    "labelSmoothing": 0.1,
+    "augment": {"flip": True, "crop": 1},
+    "earlyStopping": {"patience": 50},
+}
+
+
+def test_a_stopped_job_that_uses_everything_goes_on_as_if_it_had_never_stopped(trainers: Any) -> None:
+    whole = trainers.run(trainers.folder("everything", epochs=3, hyperparameters=EVERYTHING))
+    assert whole.wait() == ExitCode.SUCCEEDED, whole.log()
+    first = trainers.run(trainers.folder("everything-first", epochs=3, hyperparameters=EVERYTHING))
+    first.until(lambda job: bool(job.of(CheckpointedRecord)))
+    assert first.stop() == ExitCode.STOPPED, first.log()
+    checkpoint = first.folder.path / first.of(CheckpointedRecord)[-1].folder
+    second = trainers.run(
+        trainers.folder("everything-second", epochs=3, hyperparameters=EVERYTHING, restore_from=checkpoint)
+    )
+    assert second.wait() == ExitCode.SUCCEEDED, second.log()
+    assert second.of(StartedRecord)[0].note is None
+    assert _losses(first) + _losses(second) == _losses(whole)
+    assert second.of(ModelRecord)[0].sha256 == whole.of(ModelRecord)[0].sha256
+
+
+def test_a_job_that_learns_nothing_more_ends_early_and_whole(trainers: Any) -> None:
+    hyper = {"learningRate": 1e-9, "earlyStopping": {"patience": 2}}
+    job = trainers.run(trainers.folder("early", epochs=50, hyperparameters=hyper))
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    last = job.of(ProgressRecord)[-1]
+    assert last.step == last.total_steps < 50 * 50
+    assert last.epochs == len(job.of(EpochRecord)) >= 3
+    assert job.of(ModelRecord)
+    assert "ended early" in job.log()
 
 
 def _losses(job: Any) -> list[tuple[int, float, float | None]]:

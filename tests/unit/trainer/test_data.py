@@ -22,10 +22,20 @@ X = np.arange(60, dtype=np.float32).reshape(20, 3)
 Y = np.arange(20) % 4
 
 
-def load(uri: str, root: Path | None = None, *, seed: int = 0, fraction: float = 0.1, memory: str = "1Gi") -> Any:
+def load(
+    uri: str,
+    root: Path | None = None,
+    *,
+    seed: int = 0,
+    fraction: float = 0.1,
+    memory: str = "1Gi",
+    task: str = "auto",
+    **dataset: object,
+) -> Any:
     spec = {
         "model": {"name": "mlp"},
-        "dataset": {"uri": uri, "validation": {"fraction": fraction}},
+        "task": task,
+        "dataset": {"uri": uri, "validation": {"fraction": fraction}} | dataset,
         "hyperparameters": {"seed": seed},
         "resources": {"memory": memory},
     }
@@ -40,7 +50,7 @@ def refusal(uri: str, root: Path | None = None, **options: Any) -> str:
 
 def test_digits_are_real_and_split() -> None:
     digits = load("builtin://digits")
-    assert (len(digits.train), len(digits.validation), digits.num_classes) == (1617, 180, 10)
+    assert (len(digits.train), len(digits.validation), digits.outputs) == (1617, 180, 10)
     assert digits.input_shape == (1, 8, 8)
     assert not digits.synthetic
 
@@ -113,7 +123,7 @@ def test_fashion_mnist_is_read_from_the_data_folder(tmp_path: Path) -> None:
 def test_a_table_and_its_own_validation_part_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y, x_val=X[:5], y_val=Y[:5])
     table = load("file://a.npz", tmp_path)
-    assert (len(table.train), len(table.validation), table.num_classes, table.input_shape) == (20, 5, 4, (3,))
+    assert (len(table.train), len(table.validation), table.outputs, table.input_shape) == (20, 5, 4, (3,))
 
 
 @pytest.mark.parametrize(
@@ -135,11 +145,13 @@ NAN[7, 1] = np.nan
         ({"x": X}, "no array y"),
         ({"x": X, "y": Y, "x_val": X}, "only one of x_val and y_val"),
         ({"x": X, "y": Y[:-1]}, "20 samples and y 19 labels"),
-        ({"x": X, "y": Y.astype(np.float32)}, "labels must be whole numbers"),
+        ({"x": X, "y": Y > 2}, "labels must be whole numbers"),
+        ({"x": X, "y": np.full(20, np.nan)}, "y[0] holds a NaN"),
+        ({"x": X, "y": Y * 0.0}, "all targets are the same"),
         ({"x": X, "y": Y - 1}, "y[0] is -1"),
         ({"x": X, "y": Y * 0}, "nothing to tell apart"),
         ({"x": X, "y": Y * 100_000}, "at most 65535"),
-        ({"x": X, "y": X}, "one label per sample"),
+        ({"x": X, "y": X.astype(int)}, "one label per sample"),
         ({"x": X[:, 0], "y": Y}, "x has shape (20,)"),
         ({"x": X[:0], "y": Y[:0]}, "is empty"),
         ({"x": X[:1], "y": Y[1:2]}, "at least 2"),
@@ -166,7 +178,7 @@ def test_nothing_outside_the_data_folder_is_read(tmp_path: Path, name: str) -> N
     assert "not below the node's data folder" in refusal(f"file://{name}", root)
 
 
-@pytest.mark.parametrize("name", ["none.npz", "folder", "a" * 300, "loop"])
+@pytest.mark.parametrize("name", ["none.npz", "folder", "a" * 300, "loop", "folder/x.npy"])
 def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

@@ -17,7 +17,7 @@ from cyxwiz_protocol.clock import boottime
 from cyxwiz_protocol.job_folder import JobFolder, write_deadline, write_json
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import EpochRecord, ExitCode, FailureRecord, StartedRecord, parse_record
-from cyxwiz_trainer import device, job
+from cyxwiz_trainer import device, job, models
 from cyxwiz_trainer.checkpoint import Checkpoints, Identity, LoopState
 from cyxwiz_trainer.failures import UserError, WrongDevices
 from cyxwiz_trainer.fence import Stop
@@ -134,12 +134,20 @@ def test_a_corrupt_checkpoint_means_a_new_beginning_that_is_told(folder: JobFold
     assert "corrupt" in (started.note or "")
 
 
+@pytest.mark.parametrize(("width", "layout"), [(4, torch.contiguous_format), (8, torch.channels_last)])
+def test_a_very_narrow_resnet_does_not_crash_the_trainer_on_a_cpu(width: int, layout: torch.memory_format) -> None:
+    model = models.build(models.parse_options("resnet18", {"width": width}), (3, 8, 8), 2)
+    assert device.image_layout(model, torch.device("cpu")) == layout
+    assert device.image_layout(model, torch.device("cuda")) == torch.channels_last
+
+
 def _model(seed: int) -> tuple[nn.Module, Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     optimizer = Optimizer(model, Hyperparameters())
     model(torch.randn(5, 4)).sum().backward()
-    optimizer.step(0.1)
+    optimizer.set_learning_rate(0.1)
+    optimizer.step()
     return model, optimizer
 
 

@@ -28,18 +28,51 @@ def plan_of(samples: int, batch_size: int = 32, epochs: int = 2) -> Plan:
 
 
 def test_a_partial_batch_is_left_out_unless_it_is_all_there_is() -> None:
-    assert plan_of(100) == Plan(epochs=2, batch_size=32, steps_per_epoch=3)
-    assert plan_of(20) == Plan(epochs=2, batch_size=20, steps_per_epoch=1)
+    assert plan_of(100) == Plan(epochs=2, batch_size=32, steps_per_epoch=3, total_steps=6)
+    assert plan_of(20) == Plan(epochs=2, batch_size=20, steps_per_epoch=1, total_steps=2)
+
+
+def rates_of(plan: Plan, **hyper: Any) -> list[float]:
+    """The learning rate of every step, for a peak of 1."""
+    parsed = Hyperparameters.model_validate({"learningRate": 1.0} | hyper)
+    return [learning_rate(step, plan, parsed) for step in range(plan.total_steps)]
 
 
 def test_the_rate_rises_from_zero_and_falls_along_a_cosine() -> None:
-    plan = Plan(epochs=10, batch_size=1, steps_per_epoch=10)
-    rates = [learning_rate(step, plan, 1.0, "cosine", 2) for step in range(plan.total_steps)]
+    rates = rates_of(plan_of(10, batch_size=1, epochs=10), schedule="cosine", warmupEpochs=2)
     assert rates[0] == pytest.approx(0.05)
     assert rates[19] == rates[20] == 1.0
     assert rates[60] == pytest.approx(0.5)
     assert 0 < rates[-1] < 0.001
-    assert learning_rate(99, plan, 1.0, "constant", 2) == 1.0
+
+
+def test_the_rate_is_constant_or_falls_in_steps() -> None:
+    plan = plan_of(10, batch_size=1, epochs=4)
+    assert rates_of(plan, warmupEpochs=2)[20:] == [1.0] * 20
+    rates = rates_of(plan, schedule="step", stepEpochs=2, stepFactor=0.5)
+    assert (rates[:20], rates[20:]) == ([1.0] * 20, [0.5] * 20)
+
+
+def test_one_cycle_is_the_one_of_torch() -> None:
+    theirs = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=1.0, total_steps=40)
+    for rate in rates_of(plan_of(10, batch_size=1, epochs=4), schedule="onecycle"):
+        assert rate == pytest.approx(schedule.get_last_lr()[0])
+        theirs.step()
+        schedule.step()
+
+
+def test_the_length_may_be_given_in_steps_and_the_last_epoch_is_cut_short() -> None:
+    spec = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "maxSteps": 7}
+    plan = Plan.of(TrainingJobSpec.model_validate(spec), 100)
+    assert plan == Plan(epochs=3, batch_size=32, steps_per_epoch=3, total_steps=7)
+    assert [plan.epochs_evaluated(step) for step in (2, 3, 6, 7)] == [0, 1, 2, 3]
+
+
+def test_a_batch_that_has_no_equal_parts_is_refused() -> None:
+    spec = {"model": {"name": "cnn"}, "dataset": {"uri": "a"}, "hyperparameters": {"accumulateSteps": 5}}
+    with pytest.raises(UserError, match="accumulateSteps"):
+        Plan.of(TrainingJobSpec.model_validate(spec), 100)
 
 
 def test_an_epoch_has_every_sample_once_in_an_order_of_its_own() -> None:
@@ -80,7 +113,8 @@ def test_the_optimizer_moves_as_the_one_of_torch_does(name: str) -> None:
         for model in (ours, theirs):
             model.zero_grad()
             functional.cross_entropy(model(images), torch.arange(6)).backward()
-        optimizer.step(0.05)
+        optimizer.set_learning_rate(0.05)
+        optimizer.step()
         reference.step()
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
@@ -97,11 +131,15 @@ def test_nesterov_without_momentum_is_refused() -> None:
         Optimizer(_small_model(), Hyperparameters(nesterov=True, momentum=0.0))
 
 
+def add(totals: Totals, loss: float, correct: float) -> None:
+    totals.add(torch.tensor(loss), torch.tensor(correct))
+    totals.step_queued()
+
+
 def test_sums_tell_the_step_whose_loss_was_no_number() -> None:
     totals = Totals(CPU, Sums())
-    logits, labels = torch.eye(4), torch.tensor([0, 1, 2, 0])
     for loss in (1.0, 2.0, float("nan"), 1.0):
-        totals.add(torch.tensor(loss), logits, labels)
+        add(totals, loss, 3.0)
     sums = totals.read()
     assert not sums.is_finite
     assert sums.finite_steps == 2
@@ -112,9 +150,9 @@ def test_sums_tell_the_step_whose_loss_was_no_number() -> None:
 def test_requested_sums_are_those_of_the_moment_and_told_once() -> None:
     totals = Totals(CPU, Sums())
     assert totals.poll() is None
-    totals.add(torch.tensor(3.0), torch.eye(2), torch.tensor([0, 0]))
+    add(totals, 3.0, 1.0)
     totals.request()
-    totals.add(torch.tensor(5.0), torch.eye(2), torch.tensor([0, 0]))
+    add(totals, 5.0, 1.0)
     assert totals.poll() == Sums(steps=1, loss=3.0, correct=1.0, finite_steps=1.0)
     assert totals.poll() is None
     assert totals.read().mean_loss == 4.0

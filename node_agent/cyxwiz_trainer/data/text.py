@@ -1,0 +1,45 @@
+"""A text file for nextToken: its bytes are the tokens, cut into samples of dataset.contextLength, the end held out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cyxwiz_trainer.failures import UserError
+
+from .dataset import Dataset, Part
+from .request import Request
+
+VOCABULARY = 256
+
+
+def load(path: Path, request: Request) -> Dataset:
+    """The data of `path`. Raises UserError when it is too short for two samples, or too large."""
+    size, places = path.stat().st_size, request.context_length
+    request.check_size(path.name, 3 * size)  # the file, and what each sample reads and is to answer
+    count = (size - 1) // places
+    if count < 2:
+        raise UserError(
+            f"{path.name} has {size} bytes: two samples of dataset.contextLength {places} need {2 * places + 1}"
+        )
+    try:
+        content = path.read_bytes()[: count * places + 1]
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error.strerror}") from error
+    tokens = np.frombuffer(content, np.uint8)
+    if len(tokens) < count * places + 1:
+        raise UserError(f"{path.name} became shorter while it was read")
+    inputs = torch.from_numpy(tokens[:-1].reshape(count, places).copy())
+    answers = torch.from_numpy(tokens[1:].reshape(count, places).copy())
+    # The end, not samples by chance: a neighbour of every held-out sentence would have been trained on.
+    kept = count - min(max(round(count * request.fraction), 1), count - 1)
+    return Dataset(
+        Part(inputs[:kept], answers[:kept]),
+        Part(inputs[kept:], answers[kept:]),
+        VOCABULARY,
+        hashlib.sha256(content).hexdigest(),
+        "nextToken",
+    )

@@ -1,0 +1,119 @@
+"""What a job leaves behind, used without CyxWiz; and what an installed package adds to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cyxwiz_protocol.records import EpochRecord, ExitCode, StartedRecord
+from cyxwiz_trainer.data.builtin import load as load_builtin
+from cyxwiz_trainer.data.request import Request
+from cyxwiz_trainer.predict import read_safetensors
+
+PLUGIN = Path(__file__).parents[3] / "examples" / "plugin"
+# With this before everything else, only torch and Python's own library can be imported.
+TORCH_ALONE = """\
+import sys
+for name in ("numpy", "safetensors", "pydantic", "cyxwiz_trainer", "cyxwiz_crds", "cyxwiz_protocol"):
+    sys.modules[name] = None
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def predict(model: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The lines that predict.py of the folder `model` answers."""
+    command = [sys.executable, "-c", TORCH_ALONE, str(model / "predict.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def digits(trainers: Any) -> Any:
+    """A finished job on real digits."""
+    job = trainers.run(trainers.folder("digits", epochs=4, hyperparameters={"ema": 0.9}))
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    return job
+
+
+def test_an_exported_model_answers_with_torch_alone_as_it_was_evaluated(digits: Any, tmp_path: Path) -> None:
+    held_out = load_builtin(Request("digits", None, fraction=0.1, seed=0, limit_bytes=2**30)).validation
+    np.save(tmp_path / "samples.npy", held_out.inputs.numpy()[:, 0])
+    answers = predict(digits.folder.model, str(tmp_path / "samples.npy"))
+    right = [answer["label"] == str(int(label)) for answer, label in zip(answers, held_out.labels, strict=True)]
+    assert np.mean(right) == pytest.approx(digits.of(EpochRecord)[-1].validation_accuracy)
+
+
+def test_the_sums_beside_a_model_are_those_of_its_files(digits: Any) -> None:
+    done = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=digits.folder.model, check=False)
+    assert done.returncode == 0
+    listed = {line.split()[1] for line in (digits.folder.model / "SHA256SUMS").read_text().splitlines()}
+    assert listed | {"SHA256SUMS"} == {path.name for path in digits.folder.model.iterdir()}
+
+
+def test_predict_reads_weights_as_safetensors_does(digits: Any) -> None:
+    path = digits.folder.model / "model.safetensors"
+    expected = load_file(path)
+    read = read_safetensors(path)
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[name], value) and read[name].dtype == value.dtype for name, value in expected.items())
+
+
+def test_a_regression_on_a_table_answers_in_the_units_of_its_column(trainers: Any, tmp_path: Path) -> None:
+    folder = trainers.folder(
+        "price", model="mlp", uri="file://price.csv", epochs=30, hyperparameters={"optimizer": "adam"}
+    )
+    random = np.random.default_rng(0)
+    area, rooms = random.random(400) * 100 + 20, random.integers(1, 6, 400)
+    lines = [f"{a:.2f},{r},{1000 + 50 * a + 300 * r:.2f}" for a, r in zip(area, rooms, strict=True)]
+    (folder.path.parent / "price.csv").write_text("\n".join(["area,rooms,price", *lines]) + "\n")
+    job = trainers.run(folder)
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    assert job.of(EpochRecord)[-1].validation_loss < 0.05
+    assert job.of(EpochRecord)[-1].validation_accuracy is None
+    (tmp_path / "new.csv").write_text("rooms,area\n3,80\n")
+    ((value,),) = [answer["values"] for answer in predict(folder.model, str(tmp_path / "new.csv"))]
+    assert value == pytest.approx(5900, rel=0.1)
+
+
+def test_a_model_of_text_goes_on_with_what_it_has_read(trainers: Any) -> None:
+    folder = trainers.folder(
+        "text",
+        model="gpt",
+        uri="file://song.txt",
+        epochs=12,
+        batch_size=4,
+        hyperparameters={"optimizer": "adamw"},
+        options={"dim": 32, "depth": 1, "heads": 2},
+    )
+    (folder.path.parent / "song.txt").write_text("round and round " * 1000)
+    job = trainers.run(folder)
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    assert job.of(EpochRecord)[-1].validation_accuracy > 0.95
+    (answer,) = predict(folder.model, "--text", "round and", "--bytes", "16")
+    assert answer["text"] == ("round and round " * 2)[:25]
+
+
+def test_a_model_and_data_of_an_installed_package_are_trained_and_exported(trainers: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    command += ["--no-deps", "--no-build-isolation", "--target", str(tmp_path), str(PLUGIN)]
+    subprocess.run(command, check=True)
+    folder = trainers.folder(
+        "rings", model="polynomial", uri="rings://2", epochs=3, hyperparameters={"learningRate": 0.1}
+    )
+    job = trainers.watch(folder, trainers.spawn("--folder", str(folder.path), PYTHONPATH=str(tmp_path)))
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    assert job.of(StartedRecord)[0].synthetic
+    assert job.of(EpochRecord)[-1].validation_accuracy > 0.95
+    np.save(tmp_path / "points.npy", np.array([[1, 0], [0, 2]], np.float32))
+    assert [answer["label"] for answer in predict(folder.model, str(tmp_path / "points.npy"))] == [0, 1]
