@@ -18,6 +18,7 @@ import json
 import mmap
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,8 +110,17 @@ class DeadlineReader:
         return _DEADLINE.unpack_from(self._map)[0]
 
 
+def open_regular(path: Path) -> int:
+    """A descriptor of a regular file; a job can put a link or a pipe where its log was. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is not a regular file")
+    return descriptor
+
+
 class Tail:
-    """Reads the whole lines that were appended to a file since the last call."""
+    """Reads the whole lines that were appended to a file since the last call. The file is a job's to write."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self._path = path
@@ -119,12 +129,12 @@ class Tail:
     def lines(self) -> Iterator[bytes]:
         """Each new complete line without its newline. A line still being written waits for the next call."""
         try:
-            with self._path.open("rb") as file:
+            with os.fdopen(open_regular(self._path), "rb") as file:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):
                         return
                     self._offset += len(line)
                     yield line[:-1]
-        except FileNotFoundError:
+        except OSError:
             return

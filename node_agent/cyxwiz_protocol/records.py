@@ -25,13 +25,14 @@ class ExitCode(IntEnum):
 
 
 class StartedRecord(Model):
-    """The first step is done."""
+    """The first step is done. Said again when it is known how the later ones run."""
 
     kind: Literal["started"] = "started"
     t: float
     """Unix time."""
     device: str
-    """What it trains on, in words: "NVIDIA H200, bfloat16, CUDA graph" or "CPU, 2 threads, float32"."""
+    """What it trains on and how, in words: "NVIDIA H200, bfloat16, CUDA graph", "NVIDIA H200, float32, eager: <why>",
+    "CPU, 2 threads, float32"."""
     parameters: int
     """Trainable numbers of the model."""
     train_samples: int
@@ -57,7 +58,7 @@ class ProgressRecord(Model):
     loss: float
     """Mean training loss of the epoch so far."""
     accuracy: float | None = None
-    """Training accuracy of the epoch so far, 0 to 1."""
+    """Training accuracy of the epoch so far, 0 to 1; None for a regression."""
     learning_rate: float
     samples_processed: int
     samples_per_second: float
@@ -93,6 +94,8 @@ class CheckpointedRecord(Model):
     """Relative to the job's folder: checkpoints/step-<n>."""
     digest: str
     """sha256:<first 16 hexadecimal digits of the SHA-256 of state.safetensors>."""
+    best: bool = False
+    """The best evaluation so far came just before it; it is kept until a better one."""
 
 
 class ModelRecord(Model):
@@ -150,14 +153,17 @@ class StartFacts(Model):
     """From the runner's hearing of the job to the trainer's answer that it begins."""
     why: str | None = None
     """Why it was cold: "no warm trainer was ready", "two GPUs"."""
+    sharing: str | None = None
+    """How it shares its GPUs and how much of each it may hold: "MPS, 4Gi", "time slices, 4Gi"; None for whole GPUs."""
 
 
 class ExitRecord(Model):
     """How the processes of an attempt ended: the content of exit.json."""
 
     assignment_id: str
-    cause: Literal["Exited", "Stopped", "Fenced", "StartFailed", "RunnerRestarted", "OutOfHostMemory"]
-    """Exited by itself, stopped on the agent's order, killed by the fence, never started, ended by a later runner."""
+    cause: Literal["Exited", "Stopped", "Fenced", "StartFailed", "RunnerRestarted", "OutOfHostMemory", "SharingLost"]
+    """Exited by itself, stopped on the agent's order, killed by the fence, never started, ended by a later runner,
+    killed before host memory ran out, ended with the server through which it shared its GPU."""
     exit_code: int | None = None
     signal: int | None = None
     started_at: float | None = None
@@ -165,3 +171,5 @@ class ExitRecord(Model):
     ended_at: float
     """Unix time at which the last process of the tree was gone."""
     start: StartFacts | None = None
+    memory_peak_bytes: int | None = None
+    """Most host memory its processes were seen to use; None where memory never was short enough to look."""

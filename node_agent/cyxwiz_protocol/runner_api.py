@@ -38,6 +38,8 @@ class RunRequest(Model):
     key: str
     """namespace/name, for people."""
     gpus: list[str] = []
+    gpu_memory_bytes: int | None = None
+    """What it may hold of each of its GPUs, which it then shares; None gives it whole GPUs."""
     cpus: int = 1
     memory_bytes: int
     deadline: float
@@ -105,6 +107,8 @@ class JobProcess(Model):
     state: JobState
     pid: int | None = None
     gpus: list[str] = []
+    gpu_memory_bytes: int | None = None
+    """As ordered: None means whole GPUs."""
     cpus: int = 1
     memory_bytes: int = 0
     start: StartFacts | None = None
@@ -126,3 +130,7 @@ class Snapshot(Model):
     models: list[str] = []
     message: str | None = None
     """Why there are no warm trainers, when there should be."""
+    isolation: str | None = None
+    """How jobs are kept from each other: a uid each, or why not."""
+    sharing: str | None = None
+    """How jobs with gpuMemory share a GPU: MPS or time slices."""

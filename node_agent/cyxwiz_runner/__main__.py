@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cyxwiz_crds import size_bytes
+
 from .runner import Options, serve
 from .spawn import DEFAULT_COMMAND
 from .state import AlreadyRunning, hold_state
@@ -41,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     warm_gpus=tuple(options.warm_gpu),
                     cpus=options.cpus,
                     data_root=options.data_root,
+                    memory_bytes=options.memory,
+                    mps_command=options.mps_command,
                     grace_s=options.grace,
+                    uids=options.uids,
                     trainer_command=options.trainer_command,
                 ),
             )
@@ -82,7 +87,28 @@ def _parser() -> argparse.ArgumentParser:
         "--data-root", metavar="DIR", type=_folder, help="where data sets lie; trainers see it as CYXWIZ_DATA_ROOT"
     )
     parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_size,
+        help="what the node lends to jobs, such as 64Gi: as they reach it, the one furthest over its request is killed"
+        " (default: what the container or the machine has)",
+    )
+    parser.add_argument(
+        "--mps-command",
+        metavar="JSON",
+        type=_words,
+        help="the MPS control program through which jobs with gpuMemory share GPUs, as a JSON list; [] shares by time"
+        " slices (default: nvidia-cuda-mps-control where it is on PATH)",
+    )
+    parser.add_argument(
         "--grace", metavar="S", type=_seconds, default=10.0, help="for jobs when the runner is ended (default: 10)"
+    )
+    parser.add_argument(
+        "--uids",
+        metavar="FIRST-LAST",
+        type=_uids,
+        help="a uid of its own for each trainer, from this range, which nobody else on the machine may use; needs root"
+        " (default: all have the runner's uid)",
     )
     parser.add_argument(
         "--trainer-command",
@@ -116,14 +142,34 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _command(text: str) -> list[str]:
+def _size(text: str) -> int:
     try:
-        command = json.loads(text)
+        return size_bytes(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
-    if not isinstance(command, list) or not command or not all(isinstance(part, str) for part in command):
+        raise argparse.ArgumentTypeError(f"{text} is no size such as 64Gi") from error
+
+
+def _uids(text: str) -> range:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal()) or not 0 < int(first) <= int(last) < 2**32 - 1:
+        raise argparse.ArgumentTypeError(f"{text} is not FIRST-LAST, such as 200000-200999")
+    return range(int(first), int(last) + 1)
+
+
+def _command(text: str) -> list[str]:
+    if not (command := _words(text)):
         raise argparse.ArgumentTypeError("not a JSON list of strings")
     return command
+
+
+def _words(text: str) -> list[str]:
+    try:
+        words = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise argparse.ArgumentTypeError("not a JSON list of strings")
+    return words
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Literal
 
 from cyxwiz_protocol.runner_api import Answer, JobState, RunRequest
 
-Cause = Literal["Exited", "Stopped", "Fenced", "StartFailed", "RunnerRestarted", "OutOfHostMemory"]
+Cause = Literal["Exited", "Stopped", "Fenced", "StartFailed", "RunnerRestarted", "OutOfHostMemory", "SharingLost"]
 
 STOPPED_WITHIN_S = 10.0
 """K of the fence: what does not show itself stopped by then is killed."""

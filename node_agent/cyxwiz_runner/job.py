@@ -5,36 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
+from cyxwiz_crds import size_text
 from cyxwiz_protocol.clock import boottime
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.records import ExitRecord, StartFacts
 from cyxwiz_protocol.runner_api import JobProcess
 
-from .attempts import Attempt, Seen, advance, look_again_after
-from .journal import Journal, write_exit
-from .pool import Pool, Spawns
-from .trainer import SpawnPlan, StartFailed, Trainer
+from .attempts import Attempt, Seen, advance, look_again_after, stopped
+from .job_files import open_to_append
+from .journal import write_exit
+from .output import Follower
+from .process_tree import Process
+from .starting import Means, Start
+from .trainer import StartFailed, Trainer
 
 _HURRY_S = 0.02
 """Between two looks at processes that were sent a signal and must be gone, or stand still, at once."""
 _WRITE_AGAIN_S = 1.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Means:
-    """What every job is run with."""
-
-    journal: Journal
-    spawner: Spawns
-    pool: Pool
-    tasks: asyncio.TaskGroup
-    on_change: Callable[[], None]
 
 
 class Job:
@@ -45,16 +37,14 @@ class Job:
         self.folder = folder
         self.exit: ExitRecord | None = None
         """Set once its processes are gone and the folder says so."""
-        self.start: StartFacts | None = None
         self._means = means
-        self._heard_at = time.monotonic()
-        self._trainer: Trainer | None = None
+        self._look = asyncio.Event()
+        self._start = Start(attempt.request, folder, means, self._look.set, self._lost_share)
         self._starting: asyncio.Task[None] | None = None
-        self._started_at: float | None = None
-        self._holds_gpus = False
+        self._output = Follower(folder.log, f"{attempt.request.key} {attempt.request.attempt}")
+        self._memory_peak: int | None = None
         self._all_stopped = False
         self._tree_gone = False
-        self._look = asyncio.Event()
 
     @property
     def id(self) -> str:
@@ -71,11 +61,36 @@ class Job:
             state="Ending" if self.attempt.state == "Reaped" and self.exit is None else self.attempt.state,
             pid=self._trainer.pid if self._trainer and self.exit is None else None,
             gpus=request.gpus,
+            gpu_memory_bytes=request.gpu_memory_bytes,
             cpus=request.cpus,
             memory_bytes=request.memory_bytes,
             start=self.start,
             exit=self.exit,
         )
+
+    @property
+    def start(self) -> StartFacts | None:
+        """How it came to its trainer; None before it has begun."""
+        return self.exit.start if self.exit else self._start.facts
+
+    @property
+    def _trainer(self) -> Trainer | None:
+        return self._start.trainer
+
+    @property
+    def has_processes(self) -> bool:
+        return self._trainer is not None and self.attempt.state != "Reaped"
+
+    def measure_memory(self, processes: list[Process]) -> int:
+        """Bytes its processes among `processes` use now; the largest such number goes into its end."""
+        assert self._trainer is not None
+        used = self._trainer.memory_bytes(processes)
+        self._memory_peak = max(self._memory_peak or 0, used)
+        return used
+
+    def follow(self) -> None:
+        """What it has printed is on the runner's own output."""
+        self._output.look()
 
     def change(self, attempt: Attempt) -> None:
         """An order has changed the attempt."""
@@ -135,7 +150,7 @@ class Job:
         """What a state demands as long as it lasts. Returns the seconds until the next look."""
         attempt, trainer = self.attempt, self._trainer
         if attempt.state == "Starting" and self._starting is None:
-            self._starting = asyncio.create_task(self._start())
+            self._starting = asyncio.create_task(self._start.run())
             self._starting.add_done_callback(lambda _: self._look.set())
         self._all_stopped = attempt.state == "Frozen" and trainer is not None and trainer.freeze()
         if attempt.state == "Ending" and attempt.killing:
@@ -145,61 +160,31 @@ class Job:
             return _HURRY_S
         return look_again_after(attempt, boottime())
 
-    async def _start(self) -> None:
-        """A trainer has answered that it begins. Raises StartFailed, OSError; what came of it is still to be ended."""
-        request, pool = self.attempt.request, self._means.pool
-        warm = pool.take(request.gpus)
-        pool.hold(request.gpus)
-        self._holds_gpus = True
-        why = pool.why_cold(request.gpus)
-        if warm is not None:
-            try:
-                await self._hand_over(warm)
-            except StartFailed as error:
-                pool.failed(str(error))
-                why = f"a warm trainer failed: {error}"
-                await warm.end()
-            else:
-                self._began("Warm")
-                return
-        await pool.cleared()
-        try:
-            await self._hand_over(self._means.spawner.spawn(SpawnPlan(tuple(request.gpus), request.cpus)))
-        except StartFailed as error:
-            pool.failed(str(error))
-            raise
-        self._began("Cold", why)
-
-    def _began(self, mode: Literal["Warm", "Cold"], why: str | None = None) -> None:
-        seconds = round(time.monotonic() - self._heard_at, 6)
-        self.start, self._started_at = StartFacts(mode=mode, seconds=seconds, why=why), time.time()
-
-    async def _hand_over(self, trainer: Trainer) -> None:
-        """The trainer has begun the job, which was claimed in its name before it heard of it."""
-        self._trainer = trainer
-        trainer.log = self.folder.log
-        trainer.on_exit(self._look.set)
-        self._means.journal.write(self.attempt.request, trainer.root, trainer.marker)
-        if trainer.ready is None:
-            await trainer.become_ready()
-        await trainer.start(self.folder)
-        self._means.pool.succeeded()
+    def _lost_share(self) -> None:
+        self.change(stopped(self.attempt, 0.0, boottime(), cause="SharingLost"))
 
     async def _conclude(self) -> None:
         """The end is on disk, and only then told."""
         trainer, cause = self._trainer, self.attempt.cause
         assert cause is not None, "every transition to Reaped sets one"
+        if trainer is not None:
+            await trainer.clear()
+        await self._means.sharing.leave(self.id)
         record = ExitRecord(
             assignment_id=self.id,
             cause=cause,
             exit_code=trainer.exit_code if trainer else None,
             signal=trainer.signal if trainer else None,
-            started_at=self._started_at,
+            started_at=self._start.began_at,
             ended_at=time.time(),
             start=self.start,
+            memory_peak_bytes=self._memory_peak,
         )
         if cause == "StartFailed" and self._starting is not None:
             self._note(f"the trainer did not start: {self._starting.exception()}")
+        if cause == "OutOfHostMemory":
+            used, asked = size_text(self._memory_peak or 0), size_text(self.attempt.request.memory_bytes)
+            self._note(f"killed because the node's memory ran out: it used {used} and had asked for {asked}")
         while True:
             try:
                 write_exit(self.folder, record)
@@ -207,8 +192,9 @@ class Job:
             except OSError as error:  # a full disk: the agent must not hear of an end that a restart would forget
                 _log.error("end not written key=%s error=%s", self.attempt.request.key, error)
                 await asyncio.sleep(_WRITE_AGAIN_S)
+        self._output.look(final=True)
         self.exit = record
-        if self._holds_gpus:
+        if self._start.holds_gpus:
             self._means.pool.vacate(self.attempt.request.gpus)
         _log.info(
             "job reaped key=%s assignment=%s cause=%s exit_code=%s signal=%s",
@@ -227,5 +213,5 @@ class Job:
 
     def _note(self, sentence: str) -> None:
         """The job's log ends with a line of the runner, for its author."""
-        with contextlib.suppress(OSError), self.folder.log.open("a") as file:
+        with contextlib.suppress(OSError), os.fdopen(open_to_append(self.folder.log), "a") as file:
             file.write(f"cyxwiz-runner: {sentence}\n")

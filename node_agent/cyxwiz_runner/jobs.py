@@ -14,8 +14,12 @@ from cyxwiz_protocol.records import ExitRecord
 from cyxwiz_protocol.runner_api import Answer, JobProcess, RunRequest
 
 from .attempts import SUPERSEDED_GRACE_S, Attempt, refusal, renewed, stopped
-from .job import Job, Means
+from .job import Job
 from .journal import Claim
+from .memory_policy import Use
+from .output import LOOK_EVERY_S
+from .process_tree import all_processes
+from .starting import Means
 
 _OK = Answer(ok=True)
 _log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ class Jobs:
             request = claim.request
             attempt = Attempt(request, request.deadline, state="Reaped", cause=record.cause)
             job = Job(attempt, JobFolder.of(self._state, request.assignment_id), self._means)
-            job.start, job.exit = record.start, record
+            job.exit = record
             self._jobs[job.id] = job
 
     def run(self, request: RunRequest) -> Answer:
@@ -100,6 +104,28 @@ class Jobs:
         del self._jobs[assignment_id]
         self._means.on_change()
         return _OK
+
+    async def follow_output(self) -> None:
+        """For ever: what jobs print is on the runner's own output too."""
+        while True:
+            for job in self._jobs.values():
+                if job.has_processes:
+                    job.follow()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def memory(self) -> list[Use]:
+        """What each job with processes uses and asked for."""
+        processes = list(all_processes())
+        return [
+            Use(job.id, job.measure_memory(processes), job.attempt.request.memory_bytes, job.attempt.cause is not None)
+            for job in self._jobs.values()
+            if job.has_processes
+        ]
+
+    def end_for_memory(self, assignment_id: str) -> None:
+        """The attempt is killed, because the node's memory runs out."""
+        job = self._jobs[assignment_id]
+        job.change(stopped(job.attempt, 0.0, boottime(), cause="OutOfHostMemory"))
 
     async def end_all(self, grace_s: float) -> None:
         """Every attempt is reaped. A second call meanwhile may shorten the grace."""

@@ -17,7 +17,7 @@ from cyxwiz_protocol.job_folder import JobFolder, write_json
 from cyxwiz_protocol.records import ExitRecord
 from cyxwiz_protocol.runner_api import RunRequest
 
-from .process_tree import Process, all_processes, marker_of, select_tree, send_signal
+from .process_tree import Process, all_processes, has_marker, marker_of, select_tree, send_signal, uid_of
 
 _COMPLAIN_AFTER_S = 10.0
 _log = logging.getLogger(__name__)
@@ -33,6 +33,8 @@ class Claim(Model):
     start_time: int | None = None
     """Field 22 of /proc/<pid>/stat: pid, start time and boot name a process for good."""
     marker: str | None = None
+    uid: int | None = None
+    """Of the trainer alone; None where it had the runner's."""
 
 
 class Journal:
@@ -42,7 +44,13 @@ class Journal:
         self._folder = folder
         self._boot_id = boot_id()
 
-    def write(self, request: RunRequest, root: Process | None = None, marker: str | None = None) -> None:
+    def write(
+        self,
+        request: RunRequest,
+        root: Process | None = None,
+        marker: str | None = None,
+        uid: int | None = None,
+    ) -> None:
         """The claim is on disk, as far as it is known."""
         claim = Claim(
             request=request,
@@ -50,6 +58,7 @@ class Journal:
             pid=root.pid if root else None,
             start_time=root.start_time if root else None,
             marker=marker,
+            uid=uid,
         )
         write_json(self._path(request.assignment_id), claim.wire())
 
@@ -82,8 +91,12 @@ def leftovers(claims: list[Claim], identity: str, instance: str) -> Iterator[Pro
     for claim in claims:
         root = by_pid.get(claim.pid or 0)
         if root and claim.boot_id == boot_id() and claim.start_time == root.start_time:
-            found.update((process.pid, process) for process in select_tree(root, claim.marker or "", processes))
+            tree = select_tree(root, processes, has_marker(claim.marker or ""))
+            found.update((process.pid, process) for process in tree)
+    uids = {claim.uid for claim in claims if claim.uid is not None and claim.boot_id == boot_id()}
     for process in processes:
+        if uids and uid_of(process.pid) in uids:
+            found[process.pid] = process
         marker = marker_of(process.pid) or ""
         if marker.startswith(f"{identity}.") and not marker.startswith(f"{instance}/"):
             found[process.pid] = process

@@ -9,10 +9,10 @@ import os
 import signal
 from collections.abc import Sequence
 
-from .process_tree import Process, all_processes, marker_of
+from .process_tree import IsMarked, Process, all_processes
 
-Living = dict[int, str]
-"""Main process to marker, of every trainer that has not been reaped."""
+Living = dict[int, IsMarked]
+"""Main process to what marks the others, of every trainer that has not been reaped."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TOGETHER_S = 0.05
@@ -20,12 +20,13 @@ _TOGETHER_S = 0.05
 
 
 def nobodys(processes: Sequence[Process], living: Living) -> list[Process]:
-    """Orphans without the marker of a living trainer: no deadline binds them, so they end with the next job."""
-    markers = set(living.values())
+    """Orphans that no living trainer's mark shows: no deadline binds them, so they end with the next job."""
     return [
         process
         for process in processes
-        if process.parent == os.getpid() and process.pid not in living and marker_of(process.pid) not in markers
+        if process.parent == os.getpid()
+        and process.pid not in living
+        and not any(is_marked(process.pid) for is_marked in living.values())
     ]
 
 

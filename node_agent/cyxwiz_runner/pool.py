@@ -92,6 +92,8 @@ class Pool:
             return "no warm trainers are kept for this GPU" if devices else "no warm trainers are kept for the CPU"
         if self._failures >= FAILURES_ALLOWED:
             return f"warm trainers are off after {self._failures} failures in a row"
+        if self._held_beside(devices):
+            return "another job holds a part of its GPU"
         return "no warm trainer was ready"
 
     def hold(self, gpus: Iterable[str]) -> None:
@@ -157,6 +159,10 @@ class Pool:
                 return devices
         return None
 
+    def _held_beside(self, devices: Devices) -> bool:
+        """Another job holds one of them, besides the one that asks."""
+        return any(self._held[gpu] > 1 for gpu in devices)
+
     def _is_held(self, devices: Devices) -> bool:
         return any(self._held[gpu] > 0 for gpu in devices)
 
@@ -181,7 +187,8 @@ class Pool:
         if self._is_held(devices):
             await trainer.end()
             return
-        priority.set_nice(trainer.pid, 0)
+        if self._nice:
+            priority.set_nice(trainer.pid, 0)
         self._ready[devices].append(trainer)
         trainer.on_exit(lambda: self._lost(trainer))
         _log.info("trainer ready pid=%d devices=%s", trainer.pid, ",".join(devices) or "cpu")

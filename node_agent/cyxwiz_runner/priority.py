@@ -6,16 +6,14 @@ import contextlib
 import os
 from pathlib import Path
 
+from .capabilities import Capability, missing
+
 WARMING_NICE = 10
-_CAP_SYS_NICE = 1 << 23
 
 
 def may_restore() -> bool:
     """Whether this process may raise a priority it has lowered; a container's root usually may not."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) & _CAP_SYS_NICE)
-    return False
+    return not missing(Capability.SYS_NICE)
 
 
 def set_nice(pid: int, nice: int) -> None:

@@ -1,7 +1,8 @@
 """Finds every process of a job, wherever it hid, and signals it without ever hitting a stranger.
 
-A job's processes are those of its main process's session, all its descendants, and whatever carries its marker in
-its environment: a daemon that forked twice into a new session has lost the first two but not the third.
+A job's processes are those of its main process's session, all its descendants, and whatever has its uid or, where
+uids are not separate, carries its marker in its environment: a daemon that forked twice into a new session has lost the
+first two but not the third.
 """
 
 from __future__ import annotations
@@ -72,9 +73,30 @@ def marker_of(pid: int) -> str | None:
     return None
 
 
-def select_tree(
-    root: Process, marker: str, processes: Iterable[Process], marker_of: Callable[[int], str | None] = marker_of
-) -> list[Process]:
+def uid_of(pid: int) -> int | None:
+    """The real user of the process; None when it is gone. The owner of /proc/<pid> would be what it chose to show."""
+    try:
+        status = (_PROC / str(pid) / "status").read_bytes()
+    except OSError:
+        return None
+    _, _, rest = status.partition(b"\nUid:")
+    return int(rest.split(maxsplit=1)[0]) if rest else None
+
+
+IsMarked = Callable[[int], bool]
+"""Whether the process of that pid bears what only a trainer's processes bear."""
+
+
+def has_marker(marker: str) -> IsMarked:
+    return lambda pid: marker_of(pid) == marker
+
+
+def has_uid(uid: int) -> IsMarked:
+    """Where each trainer has a uid of its own, a process can neither wipe nor change it."""
+    return lambda pid: uid_of(pid) == uid
+
+
+def select_tree(root: Process, processes: Iterable[Process], is_marked: IsMarked) -> list[Process]:
     """Of `processes`, those of the trainer whose main process is `root`, itself included while it is there.
 
     `root` must not have been reaped: until then nobody else can be given its pid or its session.
@@ -83,7 +105,7 @@ def select_tree(
     chosen = {
         process.pid: process
         for process in younger
-        if root.pid in (process.pid, process.session) or marker_of(process.pid) == marker
+        if root.pid in (process.pid, process.session) or is_marked(process.pid)
     }
     grown = True
     while grown:

@@ -13,16 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.runner_api import Snapshot
 
-from .job import Means
+from .job_files import hand_back, is_lent
 from .jobs import Jobs
 from .journal import Journal, end_leftovers, settle
+from .memory_watch import watch_memory
+from .mps import CONTROL_PROGRAM, Mps
 from .orphans import Living, adopt_orphans
 from .pool import Devices, Pool
 from .server import Changes, Server, bind
+from .sharing import Sharing
 from .spawn import DEFAULT_COMMAND, Spawner
+from .starting import Means
 from .state import State
+from .sweep import in_steps, remove_tree
+from .uids import Uids, why_not
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +45,13 @@ class Options:
     cpus: int = 1
     """Threads a warm trainer begins with."""
     data_root: Path | None = None
+    memory_bytes: int | None = None
+    """What the node lends to jobs, where that is less than the container or the machine has."""
+    mps_command: Sequence[str] | None = None
+    """The MPS control program; None looks for it on PATH, and an empty one forbids it."""
     grace_s: float = 10.0
+    uids: range | None = None
+    """For a uid per trainer; of this runner alone on its machine. None means the runner's own uid for all."""
     trainer_command: Sequence[str] = DEFAULT_COMMAND
 
     def wanted(self) -> dict[Devices, int]:
@@ -56,21 +69,26 @@ async def serve(state: State, options: Options) -> None:
     journal = Journal(state.journal)
     claims = journal.claims()
     await end_leftovers(claims, state.identity, state.instance)
+    uids, isolation = _separate(state, options.uids)
+    await _clear_up(state, uids)
     ended = settle(claims, state.path)
-    for home in state.spawns.iterdir():
-        shutil.rmtree(home, ignore_errors=True)
 
     listener = bind(state.socket)
     ordered = _termination_orders()
     changes = Changes()
-    spawner = Spawner(state.instance, state.spawns, options.trainer_command, options.data_root, living)
+    sharing = Sharing(_mps(state, options.mps_command, living))
+    spawner = Spawner(state.instance, state.spawns, options.trainer_command, options.data_root, living, uids)
     async with (
         asyncio.TaskGroup() as tasks
     ):  # a bug in any part ends the runner, and the jobs with it: no fence, no job
         pool = Pool(spawner, options.wanted(), options.cpus, tasks, changes.tell)
-        jobs = Jobs(state.path, Means(journal, spawner, pool, tasks, changes.tell))
+        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, tasks, changes.tell))
         jobs.remember(ended)
-        server = Server(jobs, lambda: _snapshot(state, jobs, pool), changes)
+        server = Server(jobs, lambda: _snapshot(state, jobs, pool, isolation, sharing.way), changes)
+        watches = [
+            tasks.create_task(watch)
+            for watch in (watch_memory(jobs, options.memory_bytes), jobs.follow_output(), sharing.watch())
+        ]
         await server.listen(listener)
         _log.info("runner serving socket=%s instance=%s ended_before=%d", state.socket, state.instance, len(ended))
         await ordered.get()
@@ -80,12 +98,50 @@ async def serve(state: State, options: Options) -> None:
         impatience = tasks.create_task(_end_at_once(ordered, jobs))
         await jobs.end_all(options.grace_s)
         impatience.cancel()
+        for watch in watches:
+            watch.cancel()
+        await sharing.close()
         await pool.close()
         await server.close()
     _log.info("runner ended")
 
 
-def _snapshot(state: State, jobs: Jobs, pool: Pool) -> Snapshot:
+def _mps(state: State, command: Sequence[str] | None, living: Living) -> Mps | None:
+    """The server through which jobs share GPUs, where the driver brought one."""
+    if command is None:
+        program = shutil.which(CONTROL_PROGRAM)
+        command = (program,) if program else ()
+    return Mps(command, state.path / "runner" / "mps", state.instance, living) if command else None
+
+
+def _separate(state: State, uids: range | None) -> tuple[Uids | None, str]:
+    """Where trainers get uids of their own from, if they do, and how jobs are kept apart in words."""
+    reason = "no uids were given to the runner" if uids is None else why_not(state.path)
+    if uids is None or reason is not None:
+        isolation = f"all jobs share the runner's uid: {reason}"
+        _log.warning("%s", isolation)
+        return None, isolation
+    state.let_through()
+    separate = Uids(uids)
+    return separate, f"each job has a uid of its own from {separate}"
+
+
+async def _clear_up(state: State, uids: Uids | None) -> None:
+    """Nothing is lent or left over from an earlier runner. What resists is told and left."""
+    leftovers = [remove_tree(home) for home in state.spawns.iterdir()]
+    if os.geteuid() == 0:
+        folders = [JobFolder(path) for path in (state.path / "jobs").iterdir() if path.is_dir()]
+        leftovers += [hand_back(folder) for folder in folders if is_lent(folder)]
+    if uids is not None:
+        leftovers.append(uids.sweep_all())
+    for leftover in leftovers:
+        try:
+            await in_steps(leftover)
+        except OSError as error:
+            _log.error("leftover not removed error=%s", error)
+
+
+def _snapshot(state: State, jobs: Jobs, pool: Pool, isolation: str, sharing: str) -> Snapshot:
     return Snapshot(
         instance=state.instance,
         jobs=jobs.processes(),
@@ -94,6 +150,8 @@ def _snapshot(state: State, jobs: Jobs, pool: Pool) -> Snapshot:
         torch_version=pool.newest.torch_version if pool.newest else None,
         models=pool.newest.models if pool.newest else [],
         message=pool.message,
+        isolation=isolation,
+        sharing=sharing,
     )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,59 +11,65 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import priority
+from .confinement import Confinement
 from .orphans import Living
 from .process_tree import MARKER, find_process
+from .quarters import Quarters
 from .trainer import SpawnPlan, Trainer
+from .uids import Uids
 
 DEFAULT_COMMAND = (sys.executable, "-s", "-P", "-m", "cyxwiz_trainer")  # -s -P: nothing from its home or its folder
-_OOM_SCORE_ADJ = b"900"
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_libc = ctypes.CDLL(None)  # loaded here: nothing may be loaded between fork and exec
 
 
 class Spawner:
     """The only place that makes processes."""
 
     def __init__(
-        self, instance: str, folder: Path, command: Sequence[str], data_root: Path | None, living: Living
+        self,
+        instance: str,
+        folder: Path,
+        command: Sequence[str],
+        data_root: Path | None,
+        living: Living,
+        uids: Uids | None = None,
     ) -> None:
         self._instance = instance
         self._folder = folder
         self._command = list(command)
         self._data_root = data_root
         self._living = living
+        self._uids = uids
         self._numbers = itertools.count(1)
 
     def spawn(self, plan: SpawnPlan) -> Trainer:
         """A trainer that has begun to get ready. Raises OSError when no process can be made."""
         spawn_id = str(next(self._numbers))
         marker = f"{self._instance}/{spawn_id}"
-        home = self._folder / f"{self._instance}-{spawn_id}"
-        home.mkdir(mode=0o700)
+        quarters = Quarters(self._folder / f"{self._instance}-{spawn_id}", self._uids)
         ours, its = socket.socketpair()
         try:
-            with its, (home / "output").open("wb") as output:
+            with its, quarters.output.open("wb") as output:
                 popen = subprocess.Popen(
                     [*self._command, "--socket-fd", str(its.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    cwd=home,
-                    env=environment(plan, home, marker, self._data_root),
+                    cwd=quarters.home,
+                    env=environment(plan, quarters.home, marker, self._data_root),
                     pass_fds=(its.fileno(),),
                     start_new_session=True,  # a stopped process group dies with the terminal of its session
-                    umask=0o077,
-                    preexec_fn=_Preparation(),  # safe: this process has one thread
+                    umask=quarters.umask,
+                    preexec_fn=Confinement(quarters.uid),  # safe: this process has one thread
                 )
         except OSError:
             ours.close()
-            shutil.rmtree(home, ignore_errors=True)
+            quarters.abandon()
             raise
         root = find_process(popen.pid)
         assert root is not None, "a child that has not been reaped has an entry in /proc"
         if plan.nice:
             priority.set_nice(popen.pid, plan.nice)
-        return Trainer(plan, popen, root, marker, home, ours, self._living)
+        return Trainer(plan, popen, root, marker, quarters, ours, self._living)
 
 
 def environment(plan: SpawnPlan, home: Path, marker: str, data_root: Path | None) -> dict[str, str]:
@@ -85,24 +88,9 @@ def environment(plan: SpawnPlan, home: Path, marker: str, data_root: Path | None
         "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),  # holds pickles: never shared
         "USER": "trainer",
     }
+    variables.update(plan.environment)
     if data_root is not None:
         variables["CYXWIZ_DATA_ROOT"] = str(data_root)
     if library_path := os.environ.get("LD_LIBRARY_PATH"):  # where container runtimes mount the GPU driver
         variables["LD_LIBRARY_PATH"] = library_path
     return variables
-
-
-class _Preparation:
-    """What the child does between fork and exec."""
-
-    def __init__(self) -> None:
-        self._parent = os.getpid()
-
-    def __call__(self) -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # without a runner nobody would end it
-        if os.getppid() != self._parent:  # it died before the line above
-            os._exit(1)
-        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        os.write(score, _OOM_SCORE_ADJ)  # memory runs out: a job dies, not the runner
-        os.close(score)

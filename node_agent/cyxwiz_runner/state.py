@@ -40,6 +40,11 @@ class State:
         """A private folder for each trainer: its home, its temporary files, its early output."""
         return self.path / "runner" / "spawns"
 
+    def let_through(self) -> None:
+        """Other uids get through to the folders that are theirs; they cannot list what lies on the way."""
+        for folder in (self.path, self.path / "jobs", self.path / "runner", self.spawns):
+            folder.chmod(folder.stat().st_mode | 0o001)
+
     def release(self) -> None:
         """Another runner may take the folder."""
         os.close(self._lock)

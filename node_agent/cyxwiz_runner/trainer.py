@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from cyxwiz_protocol.handshake import LONGEST_LINE_BYTES, STARTED_LINE, Ready, Start, encode_start, parse_ready
 from cyxwiz_protocol.job_folder import JobFolder
 
+from .confinement import kill_all_of
+from .memory import memory_of
 from .orphans import Living, nobodys
-from .process_tree import Process, all_processes, is_stopped, select_tree, send_signal
+from .process_tree import Process, all_processes, has_marker, has_uid, is_stopped, select_tree, send_signal
+from .quarters import Quarters
 
 READY_WITHIN_S = 120.0
 """For importing torch from a cold disk on a busy machine."""
@@ -33,6 +34,8 @@ class SpawnPlan:
     """UUIDs of the devices it sees; empty means the CPU."""
     cpus: int = 1
     nice: int = 0
+    environment: tuple[tuple[str, str], ...] = ()
+    """What the way it shares its GPUs needs."""
 
 
 class StartFailed(Exception):
@@ -51,7 +54,7 @@ class Trainer:
         popen: subprocess.Popen[bytes],
         root: Process,
         marker: str,
-        home: Path,
+        quarters: Quarters,
         connection: socket.socket,
         living: Living,
     ) -> None:
@@ -60,22 +63,27 @@ class Trainer:
         self.marker = marker
         self.ready: Ready | None = None
         self.exited = asyncio.Event()
-        self.log: Path | None = None
-        """Of its job: gets what it printed before it wrote there itself."""
         self._popen = popen
         self._exit_callbacks: list[Callable[[], None]] = []
-        self._home = home
+        self._quarters = quarters
+        self._clearing: asyncio.Future[None] | None = None
         self._connection = connection
         self._connection.setblocking(False)
         self._received = b""
         self._living = living
-        self._living[popen.pid] = marker
+        self._is_marked = has_marker(marker) if self.uid is None else has_uid(self.uid)
+        self._living[popen.pid] = self._is_marked
         self._pidfd = os.pidfd_open(popen.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
 
     @property
     def pid(self) -> int:
         return self._popen.pid
+
+    @property
+    def uid(self) -> int | None:
+        """Its own; None where trainers have the runner's."""
+        return self._quarters.uid
 
     @property
     def exit_code(self) -> int | None:
@@ -100,7 +108,11 @@ class Trainer:
         return ready
 
     async def start(self, folder: JobFolder) -> None:
-        """The job of that folder has begun; from here on there are only files and signals. Raises StartFailed."""
+        """The job of that folder has begun; from here on there are only files and signals.
+
+        Raises StartFailed, and OSError when the folder cannot be made its own.
+        """
+        await self._quarters.take_in(folder)
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(self._connection, encode_start(Start(folder=str(folder.path))))
@@ -137,7 +149,13 @@ class Trainer:
 
     def tree(self) -> list[Process]:
         """Its processes that are left, the unreaped main process included."""
-        return select_tree(self.root, self.marker, list(all_processes()))
+        return select_tree(self.root, list(all_processes()), self._is_marked)
+
+    def memory_bytes(self, processes: list[Process]) -> int:
+        """What those of `processes` use that are its own. Only orphans are asked for their mark: this runs often."""
+        orphans = {process.pid for process in processes if process.parent == os.getpid()}
+        tree = select_tree(self.root, processes, lambda pid: pid in orphans and self._is_marked(pid))
+        return memory_of(tree)
 
     def terminate(self) -> None:
         """SIGTERM to the session of the main process."""
@@ -161,10 +179,12 @@ class Trainer:
         if self._popen.returncode is not None:
             return True
         processes = list(all_processes())
-        tree = select_tree(self.root, self.marker, processes)
+        tree = select_tree(self.root, processes, self._is_marked)
         left = [process for process in tree if process.pid != self.pid] + nobodys(processes, self._living)
         for process in left:
             send_signal(process, signal.SIGKILL)
+        if left and self.uid is not None:
+            kill_all_of(self.uid)
         if not self.exited.is_set():
             self._popen.kill()
         elif not left:
@@ -173,16 +193,23 @@ class Trainer:
         return False
 
     async def end(self) -> None:
-        """Nothing of it is left."""
+        """Nothing of it is left, and what it had is another's."""
         while not self.kill():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), 0.02)
             await asyncio.sleep(0.005)  # for what is left besides the main process
+        await self.clear()
+
+    async def clear(self) -> None:
+        """What it had for itself may be another's. It must have been reaped; a second call waits for the first."""
+        if self._clearing is None:
+            self._clearing = asyncio.ensure_future(self._quarters.clear())
+        await asyncio.shield(self._clearing)
 
     def last_words(self) -> str:
         """(its last line of output), or nothing."""
         try:
-            lines = (self._home / "output").read_bytes().strip().splitlines()
+            lines = self._quarters.output.read_bytes().strip().splitlines()
         except OSError:
             return ""
         return f" ({lines[-1][:_LAST_WORDS_BYTES].decode(errors='replace')})" if lines else ""
@@ -198,13 +225,3 @@ class Trainer:
         self._popen.wait()
         self._connection.close()
         del self._living[self.pid]
-        if self.log is not None:
-            with contextlib.suppress(OSError):  # a record for people; the end of a job does not hang on it
-                _append(self._home / "output", self.log)
-        shutil.rmtree(self._home, ignore_errors=True)
-
-
-def _append(source: Path, target: Path) -> None:
-    if output := source.read_bytes():
-        with target.open("ab") as file:
-            file.write(output)

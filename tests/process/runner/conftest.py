@@ -72,8 +72,17 @@ class Runner:
     def start(self, *arguments: str, trainer: list[str] = FAKE_TRAINER, warm: int = 0) -> None:
         """It serves."""
         command = [sys.executable, "-m", "cyxwiz_runner", "--state", str(self.state), "--warm", str(warm)]
-        self._process = subprocess.Popen([*command, "--trainer-command", json.dumps(trainer), *arguments])
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*command, "--trainer-command", json.dumps(trainer), *arguments], stdout=output
+            )
         wait_for(lambda: self.answers(), "the runner answers")
+
+    @property
+    def output(self) -> Path:
+        """What it writes to its standard output."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        return self.state / "runner.output"
 
     @property
     def pid(self) -> int:
@@ -132,12 +141,15 @@ class Runner:
         job: str | None = None,
         gpus: Sequence[str] = (),
         seconds: float = 60,
+        memory_bytes: int = 2**30,
+        gpu_memory_bytes: int | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """A request whose job.json is written."""
+        """A request whose job.json is written, with what else the behaviour needs."""
         job = job or self.new_job()
         folder = JobFolder.of(self.state, f"{job}-{attempt}")
         folder.path.mkdir(parents=True)
-        folder.order.write_text(json.dumps({"behaviour": behaviour}))
+        folder.order.write_text(json.dumps({"behaviour": behaviour, "attempt": attempt, **more}))
         return {
             "verb": "run",
             "assignmentId": folder.assignment_id,
@@ -145,7 +157,8 @@ class Runner:
             "attempt": attempt,
             "key": f"default/{job}",
             "gpus": list(gpus),
-            "memoryBytes": 2**30,
+            "memoryBytes": memory_bytes,
+            "gpuMemoryBytes": gpu_memory_bytes,
             "deadline": boottime() + seconds,
         }
 

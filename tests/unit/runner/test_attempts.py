@@ -38,6 +38,8 @@ def make_attempt(state: JobState = "Running", deadline=NOW + 25, **facts):
 
 ORDERED = {"cause": "Stopped", "kill_at": NOW + 10}
 LATE = {"deadline": NOW}
+NO_MEMORY = {"cause": "OutOfHostMemory", "kill_at": NOW}
+NO_SHARE = {"cause": "SharingLost", "kill_at": NOW}
 
 TABLE = [
     # before                                      seen                                 after     cause          killing
@@ -57,6 +59,12 @@ TABLE = [
     (make_attempt("Running"), Seen(exited=True, tree_gone=True), "Reaped", "Exited", True),
     (make_attempt("Running", **ORDERED), Seen(), "Ending", "Stopped", False),
     (make_attempt("Running", **LATE), Seen(), "Frozen", None, False),
+    (make_attempt("Starting", **NO_MEMORY), Seen(started=True), "Ending", "OutOfHostMemory", True),
+    (make_attempt("Running", **NO_MEMORY), Seen(), "Ending", "OutOfHostMemory", True),
+    (make_attempt("Running", **NO_MEMORY), Seen(exited=True), "Ending", "OutOfHostMemory", True),
+    (make_attempt("Frozen", **NO_MEMORY), Seen(all_stopped=True), "Ending", "OutOfHostMemory", True),
+    (make_attempt("Running", **NO_SHARE), Seen(), "Ending", "SharingLost", True),
+    (make_attempt("Ending", **NO_SHARE), Seen(exited=True, tree_gone=True), "Reaped", "SharingLost", False),
     (make_attempt("Running", **LATE), Seen(exited=True), "Ending", "Exited", True),
     (make_attempt("Running", **ORDERED, **LATE), Seen(), "Ending", "Stopped", True),
     (make_attempt("Frozen", **LATE, frozen_at=NOW), Seen(), "Frozen", None, False),

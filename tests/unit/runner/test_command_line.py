@@ -10,7 +10,18 @@ def test_help_names_every_option_and_exit_status(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for word in ("--state", "--warm ", "--warm-gpu", "--cpus", "--data-root", "--grace", "exit status"):
+    for word in (
+        "--state",
+        "--warm ",
+        "--warm-gpu",
+        "--cpus",
+        "--data-root",
+        "--grace",
+        "--uids",
+        "--memory",
+        "--mps-command",
+        "exit status",
+    ):
         assert word in text
 
 
@@ -21,6 +32,9 @@ def test_help_names_every_option_and_exit_status(capsys):
         (("--state", "x", "--warm", "-1"), "-1 is negative"),
         (("--state", "x", "--cpus", "0"), "0 is not at least 1"),
         (("--state", "x", "--grace", "nan"), "nan is not from 0 to 3600"),
+        (("--state", "x", "--memory", "much"), "much is no size"),
+        (("--state", "x", "--uids", "0-10"), "0-10 is not FIRST-LAST"),
+        (("--state", "x", "--uids", "20-10"), "20-10 is not FIRST-LAST"),
         (("--state", "x", "--trainer-command", "python"), "not JSON"),
         (("--state", "x", "--trainer-command", "[]"), "not a JSON list of strings"),
     ],

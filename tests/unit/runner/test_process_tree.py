@@ -20,7 +20,7 @@ def look_at(pid):
 
 
 def tree(*processes, markers=None):
-    found = select_tree(ROOT, "mine", [ROOT, *processes], (markers or {}).get)
+    found = select_tree(ROOT, [ROOT, *processes], lambda pid: (markers or {}).get(pid) == "mine")
     return sorted(process.pid for process in found)
 
 

@@ -1,0 +1,110 @@
+"""How a job comes to its trainer: a warm one where one fits, else a cold one, in its part of a GPU where it shares."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from cyxwiz_protocol.job_folder import JobFolder
+from cyxwiz_protocol.records import StartFacts
+from cyxwiz_protocol.runner_api import RunRequest
+
+from .journal import Journal
+from .pool import Pool, Spawns
+from .sharing import Share, Sharing
+from .trainer import SpawnPlan, StartFailed, Trainer
+
+
+@dataclass(frozen=True)
+class Means:
+    """What every job is run with."""
+
+    journal: Journal
+    spawner: Spawns
+    pool: Pool
+    sharing: Sharing
+    tasks: asyncio.TaskGroup
+    on_change: Callable[[], None]
+
+
+class Start:
+    """One job's way to its first trainer that answers."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        folder: JobFolder,
+        means: Means,
+        on_exit: Callable[[], None],
+        on_lost_share: Callable[[], None],
+    ) -> None:
+        self.trainer: Trainer | None = None
+        """The newest; whoever stops the start has to end it."""
+        self.facts: StartFacts | None = None
+        """Set once a trainer has begun the job."""
+        self.began_at: float | None = None
+        """Unix time."""
+        self.holds_gpus = False
+        self._request = request
+        self._folder = folder
+        self._means = means
+        self._on_exit = on_exit
+        self._on_lost_share = on_lost_share
+        self._heard_at = time.monotonic()
+
+    async def run(self) -> None:
+        """A trainer has answered that it begins. Raises StartFailed, OSError; what came of it is still to be ended."""
+        gpus, pool = self._request.gpus, self._means.pool
+        share = await self._share()
+        at_start = tuple(share.environment.items()) if share else ()
+        warm = None if at_start else pool.take(gpus)
+        pool.hold(gpus)
+        self.holds_gpus = True
+        why = "what it shares its GPU through is fixed at the start" if at_start else pool.why_cold(gpus)
+        if warm is not None:
+            try:
+                await self._hand_over(warm)
+            except StartFailed as error:
+                pool.failed(str(error))
+                why = f"a warm trainer failed: {error}"
+                await warm.end()
+            else:
+                self._began("Warm", share)
+                return
+        await pool.cleared()
+        try:
+            plan = SpawnPlan(tuple(gpus), self._request.cpus, environment=at_start)
+            await self._hand_over(self._means.spawner.spawn(plan))
+        except StartFailed as error:
+            pool.failed(str(error))
+            raise
+        self._began("Cold", share, why)
+
+    async def _share(self) -> Share | None:
+        """Its part of its GPUs; None when they are its own, or it has none."""
+        request = self._request
+        if request.gpu_memory_bytes is None or not request.gpus:
+            return None
+        joining = self._means.sharing.join(
+            request.assignment_id, len(request.gpus), request.gpu_memory_bytes, self._on_lost_share
+        )
+        return await asyncio.shield(joining)  # a stop meanwhile must not leave half a server; the job's end leaves it
+
+    async def _hand_over(self, trainer: Trainer) -> None:
+        """The trainer has begun the job, which was claimed in its name before it heard of it."""
+        self.trainer = trainer
+        trainer.on_exit(self._on_exit)
+        self._means.journal.write(self._request, trainer.root, trainer.marker, trainer.uid)
+        if trainer.ready is None:
+            await trainer.become_ready()
+        await trainer.start(self._folder)
+        self._means.pool.succeeded()
+
+    def _began(self, mode: Literal["Warm", "Cold"], share: Share | None, why: str | None = None) -> None:
+        seconds = round(time.monotonic() - self._heard_at, 6)
+        sharing = share.words if share else None
+        self.facts = StartFacts(mode=mode, seconds=seconds, why=why, sharing=sharing)
+        self.began_at = time.time()
