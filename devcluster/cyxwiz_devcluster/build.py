@@ -22,7 +22,7 @@ Log = Callable[[str], None]
 
 FREE_DISK_GB = 8  # module cache 1.1 GB and build cache 3.2 GB when cold, binaries 0.4 GB, and room to live
 TAGS = "selinux,notest,grpcnotrace"
-PROGRESS_INTERVAL_S = 5.0
+PROGRESS_INTERVAL_S = 15.0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import yaml
 from cyxwiz_devcluster import Cluster, find_or_build
 
 from .children import PlatformProcess
+from .simulated_gpus import SimulatedGpus
 
 NAMESPACE = "cyxwiz-system"
 CHART = Path(__file__).parents[2] / "helm" / "cyxwiz"
@@ -41,7 +42,9 @@ class Machine:
     state: Path
     data: Path | None
     gpus: tuple[str, ...]
+    simulated: SimulatedGpus | None
     agent_port: int
+    logs_port: int
     runner: PlatformProcess
     agent: PlatformProcess
 
@@ -101,10 +104,12 @@ class Platform:
         data: Path | None = None,
         labels: dict[str, str] | None = None,
         gpus: tuple[str, ...] = (),
+        simulated_gpus: int = 0,
     ) -> Machine:
         """A Node and its agent's Pod exist as objects; runner and agent run. `wait_machines` waits for them.
 
-        `gpus` are UUIDs to keep a trainer warm on; which GPUs the machine has, its agent asks the driver.
+        `gpus` are UUIDs to keep a trainer warm on; which GPUs the machine has, its agent asks the driver,
+        or with `simulated_gpus` a library that simulates so many.
         """
         self.cluster.run_kubectl(
             "apply", "-f", "-", input=yaml.safe_dump_all([node_object(name, labels or {}), agent_pod(name)])
@@ -112,21 +117,32 @@ class Platform:
         state = self.folder / "nodes" / name
         state.mkdir(parents=True, exist_ok=True)
         runner = self._runner(name, state, cpus, warm, data, gpus)
-        port = free_port()
-        agent = self._agent(name, state, cpus, memory, port)
-        machine = Machine(name, cpus, memory, warm, state, data, gpus, port, runner, agent)
+        ports = (free_port(), free_port())
+        simulated = SimulatedGpus(self.folder / f"gpus-{name}.json", simulated_gpus) if simulated_gpus else None
+        agent = self._agent(name, state, cpus, memory, ports, simulated)
+        machine = Machine(name, cpus, memory, warm, state, data, gpus, simulated, *ports, runner, agent)
         self.machines[name] = machine
         return machine
 
     def restart_agent(self, name: str) -> None:
         """A new agent process for a machine whose agent has ended; its runner is left alone."""
         machine = self.machines[name]
-        machine.agent = self._agent(name, machine.state, machine.cpus, machine.memory, machine.agent_port)
+        ports = (machine.agent_port, machine.logs_port)
+        machine.agent = self._agent(name, machine.state, machine.cpus, machine.memory, ports, machine.simulated)
 
     def restart_runner(self, name: str) -> None:
         """A new runner process for a machine whose runner has ended."""
         machine = self.machines[name]
         machine.runner = self._runner(name, machine.state, machine.cpus, machine.warm, machine.data, machine.gpus)
+
+    def remove_machine(self, name: str) -> None:
+        """Its processes have ended, and its objects are gone."""
+        machine = self.machines.pop(name)
+        machine.agent.stop()
+        machine.runner.stop()
+        self.cluster.run_kubectl("delete", "computenode", name, "--ignore-not-found")
+        self.cluster.run_kubectl("delete", "lease", name, "-n", NAMESPACE, "--ignore-not-found")
+        self.cluster.run_kubectl("delete", "node", name)
 
     def _runner(
         self, name: str, state: Path, cpus: int, warm: int, data: Path | None, gpus: tuple[str, ...]
@@ -148,12 +164,16 @@ class Platform:
             command += ["--warm-gpu", uuid]
         return PlatformProcess(f"runner-{name}", command, self.logs / f"runner-{name}.log")
 
-    def _agent(self, name: str, state: Path, cpus: int, memory: str, port: int) -> PlatformProcess:
+    def _agent(
+        self, name: str, state: Path, cpus: int, memory: str, ports: tuple[int, int], simulated: SimulatedGpus | None
+    ) -> PlatformProcess:
         kubeconfig = self.cluster.kubeconfig_for_token(self.agent_token(name), self.folder / f"agent-{name}.kubeconfig")
         command = [sys.executable, "-m", "cyxwiz_agent", "--node", name, "--namespace", NAMESPACE]
         command += ["--state", str(state), "--kubeconfig", str(kubeconfig)]
-        command += ["--cpus", str(cpus), "--memory", memory, "--port", str(port)]
-        return PlatformProcess(f"agent-{name}", command, self.logs / f"agent-{name}.log")
+        command += ["--cpus", str(cpus), "--memory", memory, "--port", str(ports[0])]
+        command += ["--logs", f"127.0.0.1:{ports[1]}"]
+        environ = simulated.environ if simulated else None
+        return PlatformProcess(f"agent-{name}", command, self.logs / f"agent-{name}.log", environ)
 
     def agent_token(self, node: str) -> str:
         """A token bound to the agent's Pod on that node, as a kubelet would project it."""

@@ -15,6 +15,7 @@ from typing import IO
 from cyxwiz_crds import size_bytes
 from cyxwiz_kube import Kube, Unavailable
 
+from .address import Address
 from .agent import Agent
 from .settings import Settings, host_memory_bytes
 
@@ -39,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--memory", type=_size, default=host_memory_bytes(), help="host memory for jobs, such as 8Gi")
     result.add_argument("--max-jobs", type=int, default=16, help="most jobs at a time (default: %(default)s)")
     result.add_argument("--port", type=int, default=0, help="port of /healthz, /readyz, /metrics (default: a free one)")
+    result.add_argument(
+        "--logs",
+        type=Address.parse,
+        metavar="ADDRESS:PORT",
+        help="serve job logs here, to everybody who can connect: a loopback or private address (default: nowhere)",
+    )
     return result
 
 
@@ -64,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         memory_bytes=arguments.memory,
         max_jobs=arguments.max_jobs,
         port=arguments.port,
+        logs=arguments.logs,
     )
     try:
         settings.state.mkdir(parents=True, exist_ok=True)

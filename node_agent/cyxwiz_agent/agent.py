@@ -5,33 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
 
-from cyxwiz_crds import FINAL_PHASES, TrainingJob
+from cyxwiz_crds import FINAL_PHASES, TrainingJob, __version__
 from cyxwiz_crds.compute_node import AgentInfo, Inventory
 from cyxwiz_kube import ChangeKind, Kube, paths
 from cyxwiz_protocol.runner_api import JobProcess
 
-from . import probes
+from . import logs, probes
 from .admission import Capacity
 from .attempt import is_mine, wish_for
-from .devices import Devices, read_devices
+from .devices import DeviceMonitor
 from .lease import NodeLease
 from .metrics import Metrics
 from .pace import Pace
-from .registration import Registration, inventory
+from .registration import NodeOrder, Registration, inventory, still
 from .runner_client import RunnerClient, RunnerUnavailable
+from .series import DeviceSeries, JobSeries, RunningJob
 from .settings import Settings
 from .worker import Worker
 
 log = logging.getLogger(__name__)
 
 ORPHAN_GRACE_S = 30.0
+FIRST_LOOK_S = 10.0
 
 
 class Agent:
@@ -44,7 +45,10 @@ class Agent:
         self._instance = f"{settings.node}-{secrets.token_hex(4)}"
         self._metrics = Metrics()
         self._pace = Pace()
-        self._devices: Devices = read_devices()
+        self._devices = DeviceMonitor(self._on_devices)
+        self._told: Inventory | None = None
+        self._metrics.registry.register(DeviceSeries(self._devices))
+        self._metrics.registry.register(JobSeries(self._running_jobs))
         self._workers: dict[str, Worker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._orphans: dict[str, asyncio.Task[None]] = {}
@@ -54,16 +58,23 @@ class Agent:
         self._runner = RunnerClient(settings.state, self._on_runner)
         self._lease = NodeLease(heartbeat, settings.namespace, settings.node, self._instance, self._on_lease)
         started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        info = AgentInfo(version=version("cyxwiz"), instance=self._instance, started_at=started_at)
+        info = AgentInfo(version=__version__, instance=self._instance, started_at=started_at)
         self._registration = Registration(kube, settings.node, info, self._inventory)
 
     async def run(self) -> None:
         """Until cancelled. Jobs go on without their agent until their deadlines; a later agent finds them again."""
         port = await probes.serve(self._settings.port, ready=self._missing, registry=self._metrics.registry)
         log.info("agent %s of node %s, probes on port %d", self._instance, self._settings.node, port)
+        if self._settings.logs is not None:
+            port = await logs.serve(self._settings.logs, self._settings.state)
+            log.info("job logs on %s port %d", self._settings.logs.host, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._runner.watch())
             group.create_task(self._lease.keep())
+            group.create_task(self._devices.run())
+            # Without it a job bound to a GPU of this node would be refused as if the GPU were not here.
+            if not await self._devices.first_look(FIRST_LOOK_S):
+                log.warning("the GPU driver has not answered within %.0f s; going on without", FIRST_LOOK_S)
             group.create_task(self._registration.keep())
             group.create_task(self._watch_jobs())
 
@@ -120,7 +131,9 @@ class Agent:
             "lease": self._lease,
             "runner": self._runner,
             "capacity": self._capacity,
+            "devices": lambda: self._devices.devices,
             "leaving": self._something_leaves,
+            "draining": lambda: self._registration.order is NodeOrder.DRAINING,
             "state": self._settings.state,
             "node": self._settings.node,
             "pace": self._pace,
@@ -181,14 +194,30 @@ class Agent:
             for worker in self._workers.values()
         )
 
+    def _running_jobs(self) -> Iterator[RunningJob]:
+        for worker in self._workers.values():
+            process = self._runner.job(worker.assignment_id)
+            if process is not None and process.state != "Reaped":
+                namespace, _, name = worker.key.partition("/")
+                yield RunningJob(namespace, name, worker.facts)
+
+    def _on_devices(self) -> None:
+        now = still(self._inventory({}))
+        if now != self._told:
+            self._told = now
+            self._registration.wake()
+
     def _capacity(self) -> Capacity:
-        settings = self._settings
-        gpus = frozenset(gpu.uuid for gpu in self._devices.gpus)
-        return Capacity(gpus, settings.cpus, settings.memory_bytes, settings.max_jobs)
+        settings, devices = self._settings, self._devices.devices
+        order = self._registration.order
+        closed = None if order is None else f"node {settings.node} is {order.lower()}"
+        uuids = frozenset(device.reading.uuid for device in devices.known)
+        return Capacity(uuids, settings.cpus, settings.memory_bytes, settings.max_jobs, devices.unusable, closed)
 
     def _inventory(self, labels: dict[str, str]) -> Inventory:
-        self._devices = read_devices()
-        return inventory(self._devices, self._capacity(), self._runner.snapshot, labels)
+        return inventory(
+            self._devices.devices, self._capacity(), self._runner.snapshot, labels, self._registration.order
+        )
 
     def _missing(self) -> str | None:
         """What keeps the agent from taking jobs, in words; None when nothing does."""

@@ -11,6 +11,8 @@ from cyxwiz_protocol.records import ExitCode, ExitRecord
 from .facts import Facts
 
 LOG_LINES_SHOWN = 20
+# What a trainer says of an error it cannot explain; on a failed GPU the GPU explains it.
+_BLAMED_ON_A_GPU = frozenset({Failure.CRASHED, Failure.GPU_FAULT})
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,25 @@ def wish_of(intent: str, reason: str | None, grace_s: float, *, cancelled: bool)
     return None
 
 
-def ending_of(exit_record: ExitRecord, facts: Facts, wish: Wish | None, log_tail: str) -> Ending:
-    """How it ended. A job that ended well has succeeded, whatever was wished meanwhile."""
+def ending_of(
+    exit_record: ExitRecord, facts: Facts, wish: Wish | None, log_tail: str, gpu_fault: str | None = None
+) -> Ending:
+    """How it ended. A job that ended well has succeeded, whatever was wished meanwhile.
+
+    `gpu_fault` says what is wrong with a GPU it was given: then no program is blamed for crashing on it.
+    """
     if exit_record.exit_code == ExitCode.SUCCEEDED and facts.model is not None:
         return Ending(State.SUCCEEDED, None, None)
-    if exit_record.exit_code == ExitCode.FAILED and facts.failure is not None:
-        return Ending(State.FAILED, facts.failure.failure, facts.failure.message)
+    told = facts.failure if exit_record.exit_code == ExitCode.FAILED else None
+    if told is not None and not (gpu_fault and told.failure in _BLAMED_ON_A_GPU):
+        return Ending(State.FAILED, told.failure, told.message)
     match exit_record.cause:
         case "Fenced":
             return Ending(State.FAILED, Failure.NODE_LOST, "killed: the node had lost touch with the cluster")
         case "RunnerRestarted":
             return Ending(State.FAILED, Failure.EVICTED, "the node's runner was restarted")
+        case "SharingLost":
+            return Ending(State.FAILED, Failure.EVICTED, "the server through which it shared its GPU ended")
         case "StartFailed":
             return Ending(
                 State.FAILED, Failure.EVICTED, f"no trainer could be started on this node. {log_tail}".strip()
@@ -65,6 +75,10 @@ def ending_of(exit_record: ExitRecord, facts: Facts, wish: Wish | None, log_tail
             pass
     if wish is not None:
         return Ending(wish.state, wish.reason, wish.message)
+    if exit_record.cause == "Stopped":
+        return Ending(State.YIELDED, None, "stopped on an order that was taken back since")
+    if gpu_fault:
+        return Ending(State.FAILED, Failure.GPU_FAULT, f"{gpu_fault}. {_crash(exit_record, log_tail)}")
     return Ending(State.FAILED, Failure.CRASHED, _crash(exit_record, log_tail))
 
 

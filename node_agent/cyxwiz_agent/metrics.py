@@ -1,4 +1,4 @@
-"""The agent's Prometheus series. None is labelled by job name."""
+"""The agent's own Prometheus series, none of them labelled by job; those of jobs and devices are in `series`."""
 
 from __future__ import annotations
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 from cyxwiz_crds import API_VERSION, ComputeNode, size_text
-from cyxwiz_crds.compute_node import AgentInfo, Gpu, Inventory
+from cyxwiz_crds.compute_node import AgentInfo, Gpu, GpuReadings, Inventory
 from cyxwiz_kube import ApiError, Conflict, Kube, NotFound, merge_diff, paths
 from cyxwiz_protocol.runner_api import Snapshot
 
@@ -18,25 +20,89 @@ from .devices import Devices
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 30.0
+READINGS_EVERY_S = 300.0
 RETRY_S = 2.0
+DRAIN_ANNOTATION = "cyxwiz.io/drain"
+LONGEST_LINE = 256
 MIB = 2**20
 
 
-def inventory(devices: Devices, capacity: Capacity, snapshot: Snapshot | None, labels: dict[str, str]) -> Inventory:
+def inventory(
+    devices: Devices,
+    capacity: Capacity,
+    snapshot: Snapshot | None,
+    labels: dict[str, str],
+    order: NodeOrder | None = None,
+) -> Inventory:
     """The node in the words of its ComputeNode. Pure."""
+    gpus = devices.gpus
     return Inventory(
-        gpus=list(devices.gpus),
+        gpus=list(gpus),
         cpus=capacity.cpus,
         memory_mi_b=capacity.memory_bytes // MIB,
+        simulated=devices.simulated,
         driver_version=devices.driver_version,
         cuda_version=devices.cuda_version,
-        driver_message=devices.message,
+        driver_message=devices.message[:LONGEST_LINE] if devices.message else None,
         torch_version=snapshot.torch_version if snapshot else None,
         models=snapshot.models if snapshot else [],
         labels=labels,
         max_concurrent_jobs=capacity.max_jobs,
-        gpu_text=_gpu_text(devices.gpus),
-        memory_text=size_text(devices.gpus[0].memory_total_mi_b * MIB if devices.gpus else capacity.memory_bytes),
+        ordered=order,
+        gpu_text=_gpu_text(gpus),
+        memory_text=size_text(gpus[0].memory_total_mi_b * MIB if gpus else capacity.memory_bytes),
+    )
+
+
+class NodeOrder(StrEnum):
+    """What the Kubernetes node says about new jobs and old ones."""
+
+    CORDONED = "Cordoned"
+    """No new jobs: `kubectl cordon`, and the first thing `kubectl drain` does."""
+    DRAINING = "Draining"
+    """No new jobs, and those that run leave at a checkpoint. kubectl drain passes over the pods of a DaemonSet, so it
+    takes an annotation of our own."""
+
+
+def order_of(kubernetes_node: dict[str, Any] | None) -> NodeOrder | None:
+    """What the node's owner wants; None: nothing."""
+    if kubernetes_node is None:
+        return None
+    if (kubernetes_node["metadata"].get("annotations") or {}).get(DRAIN_ANNOTATION) == "true":
+        return NodeOrder.DRAINING
+    return NodeOrder.CORDONED if kubernetes_node.get("spec", {}).get("unschedulable") else None
+
+
+def worth_writing(before: Inventory | None, now: Inventory, since_written_s: float) -> bool:
+    """True when the API server should hear of it. Temperatures and the like go along with a real change, or after
+    five minutes when one of them has moved far. Pure."""
+    if before is None or still(before) != still(now):
+        return True
+    return since_written_s >= READINGS_EVERY_S and any(
+        moved_far(old.readings, new.readings) for old, new in zip(before.gpus, now.gpus, strict=True)
+    )
+
+
+def still(inventory: Inventory) -> Inventory:
+    """What does not move by itself."""
+    gpus = [gpu.model_copy(update={"readings": None}) for gpu in inventory.gpus]
+    return inventory.model_copy(update={"gpus": gpus})
+
+
+def moved_far(old: GpuReadings | None, new: GpuReadings | None) -> bool:
+    """A person who looks at the old readings would be misled."""
+    if old is None or new is None:
+        return old is not new
+    if old.last_xid_at != new.last_xid_at:
+        return True
+    return any(
+        (a is None) != (b is None) or (a is not None and b is not None and abs(a - b) >= far)
+        for a, b, far in (
+            (old.memory_free_mi_b, new.memory_free_mi_b, 1024),
+            (old.temperature_celsius, new.temperature_celsius, 10),
+            (old.power_watts, new.power_watts, 100),
+            (old.utilization_percent, new.utilization_percent, 25),
+        )
     )
 
 
@@ -58,7 +124,9 @@ class Registration:
         self._agent = agent
         self._look = look
         self._wake = asyncio.Event()
+        self._written_at = -READINGS_EVERY_S
         self.registered = False
+        self.order: NodeOrder | None = None
 
     def wake(self) -> None:
         """Something about the node may have changed."""
@@ -84,17 +152,21 @@ class Registration:
     async def _step(self) -> None:
         kubernetes_node = await self._kubernetes_node()
         labels = dict(kubernetes_node["metadata"].get("labels") or {}) if kubernetes_node else {}
+        self.order = order_of(kubernetes_node)
         wanted = self._look(labels)
         try:
             current = ComputeNode.model_validate(await self._kube.get(self._path))
         except NotFound:
             await self._create(kubernetes_node)
             current = None
-        if current is not None and (current.status.inventory, current.status.agent) == (wanted, self._agent):
+        known = current.status.inventory if current is not None else None
+        same_agent = current is not None and current.status.agent == self._agent
+        if same_agent and not worth_writing(known, wanted, time.monotonic() - self._written_at):
             return
-        before = current.status.inventory.wire() if current and current.status.inventory else {}
+        before = known.wire() if known else {}
         body = {"status": {"inventory": merge_diff(before, wanted.wire()), "agent": self._agent.wire()}}
         await self._kube.merge_patch(paths.status(self._path), body)
+        self._written_at = time.monotonic()
         log.info("ComputeNode %s written: %s, %d CPUs", self._node, wanted.gpu_text, wanted.cpus)
 
     async def _kubernetes_node(self) -> dict[str, Any] | None:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .address import Address
+
 # D of the fence: a job may compute this long after the last acknowledged renewal of its node's Lease was sent.
 LEASE_GRACE_S = 25.0
 LEASE_RENEWAL_S = 10.0
@@ -33,6 +35,8 @@ class Settings:
     """Most jobs at a time."""
     port: int = 0
     """Port for /healthz, /readyz and /metrics; 0 picks a free one."""
+    logs: Address | None = None
+    """Where job logs are served; None: nowhere."""
 
 
 def host_memory_bytes() -> int:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from cyxwiz_crds import Execution, Failure, State, TrainingJob
 from cyxwiz_crds.training_job import RestoreFrom
-from cyxwiz_kube import ApiError, Conflict, Invalid, Kube, NotFound, merge_diff, paths
-from cyxwiz_protocol.job_folder import JobFolder, Tail, write_json
+from cyxwiz_kube import ApiError, Conflict, Invalid, Kube, NotFound, paths
+from cyxwiz_protocol.job_folder import JobFolder, Tail, open_regular, write_json
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import parse_record
-from cyxwiz_protocol.runner_api import JobProcess, RunRequest
+from cyxwiz_protocol.runner_api import RunRequest
 
 from . import attempt
-from .admission import Capacity, refuse
+from .admission import Capacity, GpuRoom, refuse
+from .devices import Devices
 from .ending import LOG_LINES_SHOWN, Wish, ending_of
-from .facts import Facts, checkpoint_report, data_report, model_report, progress_report
+from .execution_report import Telling, execution_report, is_same, patch_of, timestamp
+from .facts import Facts
 from .lease import NodeLease
 from .metrics import Metrics
 from .pace import Pace
@@ -33,7 +35,6 @@ log = logging.getLogger(__name__)
 # A job's files are looked at this often; changes of state come by the runner's watch, at once.
 LOOK_EVERY_S = 0.5
 RETRY_S = 1.0
-LONGEST_MESSAGE = 1024
 
 
 class Worker:
@@ -47,7 +48,9 @@ class Worker:
         lease: NodeLease,
         runner: RunnerClient,
         capacity: Callable[[], Capacity],
+        devices: Callable[[], Devices],
         leaving: Callable[[], bool],
+        draining: Callable[[], bool],
         state: Path,
         node: str,
         pace: Pace,
@@ -60,12 +63,13 @@ class Worker:
         self._path = paths.training_job(job.metadata.namespace, job.metadata.name)
         self._uid = job.metadata.uid
         self._kube, self._lease, self._runner = kube, lease, runner
-        self._capacity, self._leaving = capacity, leaving
+        self._capacity, self._devices = capacity, devices
+        self._leaving, self._draining = leaving, draining
         self._state, self._node = state, node
         self._pace, self._metrics = pace, metrics
         self._folder = JobFolder.of(state, self.assignment_id)
         self._tail = Tail(self._folder.metrics)
-        self._facts = Facts()
+        self.facts = Facts()
         self._sequence = 0
         self._confirmed_in = 0
         self._stopping = False
@@ -116,13 +120,14 @@ class Worker:
         for line in self._tail.lines():
             record = parse_record(line)
             if record is not None:
-                self._facts = self._facts.after(record)
+                self.facts = self.facts.after(record)
         process = self._runner.job(self.assignment_id)
         refusal = None
         if process is None and self.job is not None and self.job.status.assignment is not None:
             present = self._runner.snapshot.jobs if self._runner.snapshot else []
             live = [job for job in present if job.state != "Reaped"]
-            refusal = refuse(self.job.spec, self.job.status.assignment.gpus, self._capacity(), live)
+            room = GpuRoom.of(self._devices().gpus, self._runner.snapshot.sharing if self._runner.snapshot else None)
+            refusal = refuse(self.job.spec, self.job.status.assignment.gpus, self._capacity(), live, room)
         return attempt.Picture(
             assignment_id=self.assignment_id,
             job=self.job,
@@ -133,6 +138,7 @@ class Worker:
             stopping=self._stopping,
             refusal=refusal,
             room_is_coming=self._leaving(),
+            draining=self._draining(),
             progress_due=time.monotonic() >= self._next_report,
         )
 
@@ -163,7 +169,7 @@ class Worker:
         That answer is as good as a GET: the fence refuses a report from any but the current assignment.
         """
         epoch = self._lease.epoch
-        accepted = await self._report(State.RUNNING, started_at=_now())
+        accepted = await self._report(State.RUNNING, started_at=timestamp(time.time()))
         if not accepted or self._lease.epoch != epoch or not self._lease.valid or self.job is None:
             return
         self._confirmed_in = epoch
@@ -180,6 +186,7 @@ class Worker:
                 attempt=self.job.status.attempt or 1,
                 key=self.key,
                 gpus=assignment.gpus,
+                gpu_memory_bytes=resources.gpu_memory_bytes,
                 cpus=resources.cpus,
                 memory_bytes=resources.memory_bytes,
                 deadline=self._lease.deadline,
@@ -198,13 +205,18 @@ class Worker:
         assignment = job.status.assignment
         assert assignment is not None
         self._folder.path.mkdir(parents=True, exist_ok=True)
+        spec, gpus = job.spec, assignment.gpus
+        if gpus and self._devices().simulated:
+            # Nothing can compute on them: the job keeps them, and trains on the CPU.
+            spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0})})
+            gpus = []
         order = JobOrder(
             assignment_id=self.assignment_id,
             namespace=job.metadata.namespace,
             name=job.metadata.name,
             attempt=job.status.attempt or 1,
-            spec=job.spec,
-            gpus=assignment.gpus,
+            spec=spec,
+            gpus=gpus,
             restore_from=self._restore_folder(assignment.restore_from),
         )
         write_json(self._folder.order, order.wire())
@@ -257,8 +269,10 @@ class Worker:
                 state, reason, message = wish.state, wish.reason, wish.message
             await self._report(state, reason=reason, message=message)
             return
-        ending = ending_of(process.exit, self._facts, wish, self._log_tail())
-        ended_at = _text(process.exit.ended_at)
+        unusable = self._devices().unusable
+        fault = next((f"{gpu} is {unusable[gpu]}" for gpu in process.gpus if gpu in unusable), None)
+        ending = ending_of(process.exit, self.facts, wish, self._log_tail(), fault)
+        ended_at = timestamp(process.exit.ended_at)
         if await self._report(ending.state, reason=ending.reason, message=ending.message, ended_at=ended_at):
             log.info("%s ended: %s %s", self.key, ending.state, ending.message or "")
             self._metrics.ended.labels(ending.state, ending.reason or "").inc()
@@ -274,32 +288,22 @@ class Worker:
         even_if_unchanged: bool = False,
     ) -> bool:
         """True when the API server has accepted the report; False when it is not ours to make any more."""
-        before = self.job.status.execution if self.job else None
-        mine = before is not None and before.assignment_id == self.assignment_id
-        process = self._runner.job(self.assignment_id)
-        started = self._facts.started
-        note = started.note if started else None
-        report = Execution(
+        seen = self.job.status.execution if self.job else None
+        before = seen if seen is not None and seen.assignment_id == self.assignment_id else None
+        report = execution_report(
+            Telling(state, reason, message, started_at, ended_at),
             assignment_id=self.assignment_id,
-            sequence=max(self._sequence, before.sequence if before is not None and mine else 0) + 1,
-            state=state,
-            reason=reason,
-            message=(message or note or "")[:LONGEST_MESSAGE] or None,
-            started_at=before.started_at if before is not None and mine and before.started_at else started_at,
-            ended_at=ended_at,
-            start=_start_text(process),
-            device=started.device if started else None,
-            data=data_report(self._facts),
-            progress=progress_report(self._facts),
-            checkpoint=checkpoint_report(self._facts, self._node, self.assignment_id),
-            model=model_report(self._facts, self._node, self.assignment_id),
+            node=self._node,
+            sequence=max(self._sequence, before.sequence if before else 0) + 1,
+            started_at=before.started_at if before else None,
+            facts=self.facts,
+            process=self._runner.job(self.assignment_id),
+            simulated=self._devices().simulated,
         )
-        unchanged = self._reported is not None and _same(report, self._reported)
+        unchanged = self._reported is not None and is_same(report, self._reported)
         if state == State.RUNNING and unchanged and not even_if_unchanged:
             return True
-        # The fence reads these three in every report.
-        patch = merge_diff(before.wire() if before is not None and mine else {}, report.wire())
-        patch |= {"assignmentID": report.assignment_id, "sequence": report.sequence, "state": state}
+        patch = patch_of(before, report)
         sent = time.monotonic()
         try:
             answer = await self._kube.merge_patch(paths.status(self._path), {"status": {"execution": patch}})
@@ -325,28 +329,9 @@ class Worker:
     def _log_tail(self) -> str:
         """The last lines the job printed, as one line of bounded length."""
         try:
-            with self._folder.log.open("rb") as file:
+            with os.fdopen(open_regular(self._folder.log), "rb") as file:
                 file.seek(max(0, file.seek(0, 2) - 4096))
                 lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
         except OSError:
             return ""
         return " | ".join(line.strip() for line in lines if line.strip())[-800:]
-
-
-def _same(report: Execution, earlier: Execution) -> bool:
-    return report.model_copy(update={"sequence": earlier.sequence}) == earlier
-
-
-def _start_text(process: JobProcess | None) -> str | None:
-    if process is None or process.start is None:
-        return None
-    start = process.start
-    return f"{start.mode} ({start.seconds:.2f} s)" + (f": {start.why}" if start.why else "")
-
-
-def _now() -> str:
-    return _text(time.time())
-
-
-def _text(unix_time: float) -> str:
-    return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyxwiz_agent.admission import Capacity, refuse
+from cyxwiz_agent.admission import CONTEXT_MIB, Capacity, GpuRoom, refuse
 from cyxwiz_crds import TrainingJobSpec
+from cyxwiz_crds.compute_node import Gpu
 from cyxwiz_protocol.runner_api import JobProcess
 
 NODE = Capacity(gpus=frozenset({"GPU-a", "GPU-b"}), cpus=4, memory_bytes=8 * 2**30, max_jobs=3)
@@ -45,6 +47,59 @@ def test_a_job_is_refused_for_the_first_thing_that_is_missing(
 ) -> None:
     refusal = refuse(make_spec(**resources), gpus, NODE, present)
     assert (refusal.reason if refusal else None) == reason
+
+
+def test_a_gpu_that_is_ill_is_refused_with_what_it_has() -> None:
+    ill = replace(NODE, unusable={"GPU-a": "Unhealthy (XID 79: fallen off the bus)"})
+    refusal = refuse(make_spec(), ["GPU-a"], ill, [])
+    assert refusal is not None
+    assert refusal.message == "GPU-a is Unhealthy (XID 79: fallen off the bus)"
+    assert refuse(make_spec(), ["GPU-b"], ill, []) is None
+
+
+def make_share(gibibytes: int | None, gpu: str = "GPU-a") -> JobProcess:
+    size = None if gibibytes is None else gibibytes * 2**30
+    return make_process(memory_bytes=0, gpus=[gpu]).model_copy(update={"cpus": 0, "gpu_memory_bytes": size})
+
+
+@pytest.mark.parametrize(
+    ("gpu_memory", "present", "context_mib", "message"),
+    [
+        ("4Gi", [make_share(4)], 1024, None),
+        ("4Gi", [make_share(4), make_share(4)], 0, None),
+        ("4Gi", [make_share(4), make_share(4)], 1024, "2Gi left beside 2 jobs, the job needs 4Gi and 1Gi for its CUDA"),
+        ("8Gi", [make_share(5)], 0, "7Gi left beside 1 jobs, the job needs 8Gi"),
+        ("4Gi", [make_share(None)], 0, "GPU GPU-a is in use by team/other"),  # which has it whole
+        (None, [make_share(4)], 0, "GPU GPU-a is in use by team/other"),
+        ("12Gi", [], 1024, None),  # alone it may have all of it
+        ("12Gi", [make_share(12, "GPU-b")], 1024, None),
+    ],
+)
+def test_jobs_share_a_gpu_when_all_name_gpu_memory_and_it_fits(
+    gpu_memory: str | None, present: list[JobProcess], context_mib: int, message: str | None
+) -> None:
+    spec = make_spec(gpus=1, cpus=1, memory="1Mi", gpuMemory=gpu_memory)
+    refusal = refuse(spec, ["GPU-a"], NODE, present, GpuRoom({"GPU-a": 12 * 1024}, context_mib))
+    assert (refusal is None) is (message is None)
+    assert refusal is None or message is None or message in refusal.message
+
+
+def test_without_a_known_size_no_gpu_is_shared() -> None:
+    refusal = refuse(make_spec(gpus=1, gpuMemory="1Gi"), ["GPU-a"], NODE, [make_share(1)])
+    assert refusal is not None
+    assert "0B left" in refusal.message
+
+
+def test_what_the_driver_keeps_and_under_time_slices_each_context_is_not_lent() -> None:
+    gpu = Gpu.model_validate({"uuid": "GPU-a", "name": "x", "memoryTotalMiB": 1000, "memoryReservedMiB": 100})
+    assert GpuRoom.of([gpu], "MPS") == GpuRoom({"GPU-a": 900}, 0)
+    assert GpuRoom.of([gpu], "time slices") == GpuRoom({"GPU-a": 900}, CONTEXT_MIB)
+
+
+def test_a_node_that_is_closed_takes_nothing() -> None:
+    refusal = refuse(make_spec(), [], replace(NODE, closed="node a is cordoned"), [])
+    assert refusal is not None
+    assert (refusal.reason, refusal.message) == ("Draining", "node a is cordoned")
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), max_size=12))

@@ -9,6 +9,7 @@ import pytest
 
 from cyxwiz_agent.admission import Refusal
 from cyxwiz_agent.attempt import (
+    DRAINED,
     Confirm,
     Leave,
     Picture,
@@ -80,6 +81,10 @@ ELSEWHERE = make_job(id="u1-2", node="n2")
         pytest.param(replace(RUNNING, job=make_job("Running", cancel=True)), Stop(STOP_GRACE_S), id="cancel"),
         pytest.param(
             replace(RUNNING, job=make_job("Running", cancel=True), stopping=True), Wait(), id="a stop is said once"
+        ),
+        pytest.param(replace(RUNNING, draining=True), Stop(STOP_GRACE_S), id="the node is drained: a checkpoint"),
+        pytest.param(
+            replace(RUNNING, draining=True, process=make_process("Reaped")), ReportEnd(DRAINED), id="and it has left"
         ),
         pytest.param(replace(RUNNING, job=None), Stop(STOP_GRACE_S), id="deleted: stopped within its grace"),
         pytest.param(replace(RUNNING, job=ELSEWHERE), Stop(0.0), id="bound elsewhere: killed at once"),

@@ -82,6 +82,7 @@ def test_a_clean_exit_without_a_model_is_no_success() -> None:
         (exited(ExitCode.STOPPED, cause="Stopped"), ("Stop", None, True), "Cancelled", "CancelledByUser"),
         (exited(ExitCode.STOPPED, cause="Stopped"), ("Yield", "SuspendedByUser", False), "Yielded", "SuspendedByUser"),
         (exited(signal=9, cause="Stopped"), ("Stop", "DeadlineExceeded", False), "Failed", "DeadlineExceeded"),
+        (exited(ExitCode.STOPPED, cause="Stopped"), None, "Yielded", None),
         (exited(1), None, "Failed", "Crashed"),
         (exited(signal=11), None, "Failed", "Crashed"),
         (exited(signal=9, cause="Fenced"), None, "Failed", "NodeLost"),
@@ -90,7 +91,7 @@ def test_a_clean_exit_without_a_model_is_no_success() -> None:
     ],
 )
 def test_every_ending_has_its_class(
-    record: ExitRecord, wish: tuple[str, str | None, bool] | None, state: str, reason: str
+    record: ExitRecord, wish: tuple[str, str | None, bool] | None, state: str, reason: str | None
 ) -> None:
     asked = None if wish is None else wish_of(wish[0], wish[1], 30, cancelled=wish[2])
     ending = ending_of(record, Facts(), asked, "")
@@ -106,6 +107,22 @@ def test_a_failure_is_told_in_the_trainers_own_words() -> None:
 def test_a_crash_names_its_signal_and_its_last_words() -> None:
     message = ending_of(exited(signal=11), Facts(), None, "Fatal error").message
     assert message == "The trainer was killed by SIGSEGV. Its last words: Fatal error"
+
+
+@pytest.mark.parametrize(
+    ("record", "failure", "reason"),
+    [
+        (exited(signal=6), None, "GPUFault"),
+        (exited(ExitCode.FAILED), "Crashed", "GPUFault"),
+        (exited(ExitCode.FAILED), "UserError", "UserError"),
+        (exited(signal=9, cause="Fenced"), None, "NodeLost"),
+    ],
+)
+def test_a_crash_on_a_failed_gpu_is_the_gpus_fault(record: ExitRecord, failure: str | None, reason: str) -> None:
+    told = None if failure is None else FailureRecord(t=1.0, failure=failure, message="CUDA error")
+    ending = ending_of(record, Facts(failure=told), None, "", "GPU-a is Lost (GPU is lost)")
+    assert ending.reason == reason
+    assert (reason == "GPUFault") == (ending.message or "").startswith("GPU-a is Lost")
 
 
 @pytest.mark.parametrize(

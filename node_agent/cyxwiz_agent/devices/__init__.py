@@ -1,0 +1,9 @@
+"""The node's GPUs: what its driver says of them, how healthy they are, and which of it is worth telling.
+
+`nvml` is the only module that knows the driver's library; everything else here is pure or a thread that polls it.
+"""
+
+from .inventory import Device, Devices, read_devices
+from .monitor import DeviceMonitor
+
+__all__ = ["Device", "DeviceMonitor", "Devices", "read_devices"]

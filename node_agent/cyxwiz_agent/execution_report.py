@@ -1,0 +1,94 @@
+"""One report of an attempt as status carries it, and the patch that makes it so. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cyxwiz_crds import Execution
+from cyxwiz_kube.patches import merge_diff
+from cyxwiz_protocol.runner_api import JobProcess
+
+from .facts import Facts, checkpoint_report, data_report, model_report, progress_report
+
+LONGEST_MESSAGE = 1024
+LONGEST_DEVICE = 256
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What a report says that neither records nor the runner know."""
+
+    state: str
+    reason: str | None
+    message: str | None
+    started_at: str | None
+    """For the first report of an attempt; a later one keeps what stands."""
+    ended_at: str | None
+
+
+def execution_report(
+    telling: Telling,
+    *,
+    assignment_id: str,
+    node: str,
+    sequence: int,
+    started_at: str | None,
+    facts: Facts,
+    process: JobProcess | None,
+    simulated: bool,
+) -> Execution:
+    """The whole report. `started_at` is what the API server has already."""
+    note = facts.started.note if facts.started else None
+    return Execution(
+        assignment_id=assignment_id,
+        sequence=sequence,
+        state=telling.state,
+        reason=telling.reason,
+        message=(telling.message or note or "")[:LONGEST_MESSAGE] or None,
+        started_at=started_at or telling.started_at,
+        ended_at=telling.ended_at,
+        start=_start_text(process),
+        device=_device_text(facts, process, simulated=simulated),
+        data=data_report(facts),
+        progress=progress_report(facts),
+        checkpoint=checkpoint_report(facts, node, assignment_id),
+        model=model_report(facts, node, assignment_id),
+    )
+
+
+def patch_of(before: Execution | None, report: Execution) -> dict[str, Any]:
+    """The merge patch from what the API server has of this assignment; the fence reads its first three fields."""
+    patch = merge_diff(before.wire() if before else {}, report.wire())
+    return patch | {"assignmentID": report.assignment_id, "sequence": report.sequence, "state": report.state}
+
+
+def is_same(report: Execution, earlier: Execution) -> bool:
+    """True when nothing but the sequence differs."""
+    return report.model_copy(update={"sequence": earlier.sequence}) == earlier
+
+
+def timestamp(unix_time: float) -> str:
+    """RFC 3339, UTC, whole seconds."""
+    return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _start_text(process: JobProcess | None) -> str | None:
+    """Warm (0.09 s), or Cold (8.1 s) and why."""
+    if process is None or process.start is None:
+        return None
+    start = process.start
+    shared = f", GPU shared by {start.sharing}" if start.sharing else ""
+    return f"{start.mode} ({start.seconds:.2f} s){shared}" + (f": {start.why}" if start.why else "")
+
+
+def _device_text(facts: Facts, process: JobProcess | None, *, simulated: bool) -> str | None:
+    """What it trains on, in words."""
+    if facts.started is None:
+        return None
+    words = facts.started.device
+    if process is not None and process.gpus and simulated:
+        count = len(process.gpus)
+        words = f"{words}, in place of {count} simulated GPU{'s'[: count > 1]}"
+    return words[:LONGEST_DEVICE]

@@ -1,0 +1,66 @@
+"""What of a node is worth a write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cyxwiz_agent.admission import Capacity
+from cyxwiz_agent.devices import Device, Devices
+from cyxwiz_agent.devices.health import Health
+from cyxwiz_agent.devices.readings import GpuReading, Xid
+from cyxwiz_agent.registration import READINGS_EVERY_S, inventory, order_of, worth_writing
+from cyxwiz_crds.compute_node import Inventory
+
+READING = GpuReading("GPU-a", "NVIDIA H200", 143_771, 615, 143_156, temperature_celsius=40, power_watts=100)
+LATER, SOON = READINGS_EVERY_S, 30.0
+
+
+def make_inventory(device: Device | None = None, **reading: Any) -> Inventory:
+    device = device or Device(replace(READING, **reading))
+    capacity = Capacity(frozenset({"GPU-a"}), cpus=4, memory_bytes=2**33, max_jobs=16)
+    return inventory(Devices((device,)), capacity, None, {})
+
+
+@pytest.mark.parametrize(
+    ("now", "since_s", "expected"),
+    [
+        pytest.param(make_inventory(), LATER, False, id="nothing changed"),
+        pytest.param(make_inventory(temperature_celsius=41, energy_joules=10**9), LATER, False, id="one degree"),
+        pytest.param(make_inventory(temperature_celsius=70), SOON, False, id="hot, but told a short while ago"),
+        pytest.param(make_inventory(temperature_celsius=70), LATER, True, id="hot"),
+        pytest.param(make_inventory(memory_free_mib=9), LATER, True, id="full"),
+        pytest.param(make_inventory(ecc_uncorrected=1), SOON, True, id="a memory error"),
+        pytest.param(make_inventory(Device(READING, Health("Lost", "gone"))), SOON, True, id="its health"),
+        pytest.param(make_inventory(Device(READING, xid=Xid("GPU-a", 31, 1.0))), SOON, True, id="its first error"),
+    ],
+)
+def test_what_is_written(now: Inventory, since_s: float, expected: bool) -> None:
+    assert worth_writing(make_inventory(), now, since_s) is expected
+
+
+def test_a_node_that_was_never_written_is() -> None:
+    assert worth_writing(None, make_inventory(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("node", "order"),
+    [
+        (None, None),
+        ({"metadata": {}, "spec": {}}, None),
+        ({"metadata": {}, "spec": {"unschedulable": True}}, "Cordoned"),
+        ({"metadata": {"annotations": {"cyxwiz.io/drain": "true"}}, "spec": {"unschedulable": True}}, "Draining"),
+        ({"metadata": {"annotations": {"cyxwiz.io/drain": "false"}}}, None),
+    ],
+)
+def test_what_the_kubernetes_node_orders(node: dict[str, Any] | None, order: str | None) -> None:
+    assert order_of(node) == order
+
+
+def test_simulated_devices_say_so() -> None:
+    simulated = make_inventory(name="Simulated H200")
+    assert simulated.simulated
+    assert simulated.gpu_text == "1 x Simulated H200"
+    assert not make_inventory().simulated
