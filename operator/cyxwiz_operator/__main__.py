@@ -65,6 +65,20 @@ def parse(arguments: list[str] | None) -> Settings:
         "--metrics-port", type=int, default=default.metrics_port, metavar="PORT", help="serves /metrics"
     )
     parser.add_argument(
+        "--preemption",
+        action=argparse.BooleanOptionalAction,
+        default=default.preemption,
+        help="let jobs of higher priority make others save a checkpoint and leave",
+    )
+    parser.add_argument(
+        "--preemption-min-runtime",
+        dest="preemption_min_runtime_s",
+        type=float,
+        default=default.preemption_min_runtime_s,
+        metavar="SECONDS",
+        help="leave jobs alone that have trained for less",
+    )
+    parser.add_argument(
         "--log-level",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         default=default.log_level,

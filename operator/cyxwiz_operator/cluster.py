@@ -7,8 +7,8 @@ from here under their names.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Collection
+from typing import Any, NamedTuple, TypeVar
 
 from cyxwiz_crds import (
     API_VERSION,
@@ -26,14 +26,23 @@ from cyxwiz_kube import ApiError, Change, ChangeKind, Conflict, Forbidden, Inval
 from .clock import Now
 from .lifecycle import Note, StatusChange
 from .metrics import Metrics
-from .views import JobView, NodeView, Unreadable
+from .views import JobView, Machine, NodeView, Unreadable
 
 __all__ = ["ApiError", "Cluster", "Conflict", "Forbidden", "Invalid", "NotFound", "Unavailable"]
 
 REPORTER = "cyxwiz.io/operator"
+FAIR_SHARE = "cyxwiz-fair-share"
+"""The ConfigMap that holds it, and its one key."""
 _PAGE = 500
 
 T = TypeVar("T")
+
+
+class Stored(NamedTuple):
+    """A text and the resource version it was read at."""
+
+    text: str
+    version: str
 
 
 class Cluster:
@@ -43,6 +52,7 @@ class Cluster:
         self.kube = kube
         self._namespace = namespace
         self._metrics = metrics
+        self._config_maps = f"/api/v1/namespaces/{namespace}/configmaps"
 
     async def write_status(self, change: StatusChange, kind: str) -> JobView:
         """The job with its new status. Raises Conflict, NotFound, Invalid, Unavailable."""
@@ -125,10 +135,47 @@ class Cluster:
         async for change in self.kube.watch(paths.leases(self._namespace)):
             yield _lease_change(change)
 
+    async def read_fair_share(self) -> Stored | None:
+        """What `write_fair_share` wrote last; None when it never did."""
+        try:
+            item = await self.kube.get(f"{self._config_maps}/{FAIR_SHARE}")
+        except NotFound:
+            return None
+        return Stored((item.get("data") or {}).get(FAIR_SHARE, ""), item["metadata"]["resourceVersion"])
+
+    async def write_fair_share(self, text: str, version: str | None) -> str:
+        """The new resource version. Raises Conflict or NotFound when it is not at `version` (None: not there)."""
+        metadata = {"name": FAIR_SHARE, "namespace": self._namespace}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {FAIR_SHARE: text}}
+        if version is None:
+            request = self.kube.create(self._config_maps, body)
+        else:
+            metadata["resourceVersion"] = version
+            request = self.kube.replace(f"{self._config_maps}/{FAIR_SHARE}", body)
+        return (await self._counted("fair share", request))["metadata"]["resourceVersion"]
+
     async def nodes(self) -> AsyncIterator[dict[str, Any]]:
         """Every ComputeNode, by a consistent list."""
         async for item in self._pages(paths.compute_nodes()):
             yield item
+
+    async def machines(self) -> AsyncIterator[dict[str, Any]]:
+        """Every Kubernetes Node, by a consistent list."""
+        async for item in self._pages(paths.nodes()):
+            yield item
+
+    async def machine_exists(self, name: str) -> bool:
+        """There is a Kubernetes Node of this name now."""
+        try:
+            await self.kube.get(paths.node(name))
+        except NotFound:
+            return False
+        return True
+
+    async def delete_node(self, node: NodeView) -> None:
+        """This very ComputeNode is deleted, not a later one of its name."""
+        metadata = node.node.metadata
+        await self._counted("delete", self.kube.delete(paths.compute_node(metadata.name), uid=metadata.uid))
 
     async def finished_jobs(self) -> AsyncIterator[dict[str, Any]]:
         """Every job in a final phase."""
@@ -178,6 +225,22 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 def parse_node(item: dict[str, Any]) -> NodeView:
     """The node as a model. Raises pydantic.ValidationError."""
     return NodeView(ComputeNode.model_validate(item))
+
+
+def parse_machine(item: dict[str, Any], tolerated: Collection[str]) -> Machine:
+    """What a Kubernetes Node says about who may run there, but for taints whose key or prefix is tolerated."""
+    spec = item.get("spec") or {}
+    taints = [taint for taint in spec.get("taints") or () if not _tolerates(tolerated, taint["key"])]
+    return Machine(
+        name=item["metadata"]["name"],
+        cordoned=bool(spec.get("unschedulable")),
+        no_schedule=tuple(taint["key"] for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute")),
+        no_execute=tuple(taint["key"] for taint in taints if taint["effect"] == "NoExecute"),
+    )
+
+
+def _tolerates(tolerated: Collection[str], key: str) -> bool:
+    return key in tolerated or any(key.startswith(prefix) for prefix in tolerated if prefix.endswith("/"))
 
 
 def _lease_change(change: Change) -> Lease | str | None:

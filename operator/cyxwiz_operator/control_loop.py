@@ -15,11 +15,14 @@ from .clock import Now
 from .clock import now as real_now
 from .cluster import Cluster
 from .decisions import Decisions, decide
+from .fair_share import FairShare
 from .fencing import Fencing
 from .leases import LeaseBook
 from .ledger import Ledger
 from .metrics import Metrics
 from .node_table import Columns
+from .scheduling.queueing import pool_of
+from .scheduling.reserving import PreemptionRules
 from .settings import Settings
 from .snapshot import ClusterSnapshot, take_snapshot
 from .telling import Teller
@@ -49,6 +52,7 @@ class ControlLoop:
         self._ledger = Ledger()
         self._columns = Columns()
         self.fencing = Fencing(cluster, leases, metrics)
+        self.fair_share = FairShare(cluster, settings.fair_share_interval_s, clock())
         self.teller = Teller(cluster, watched, settings, metrics, clock)
         self._writer = Writer(
             cluster, self._ledger, self.fencing, metrics, clock, self.teller.written, settings.parallel_writes
@@ -75,6 +79,7 @@ class ControlLoop:
         await self._writer.write_all(decisions.binds, "bind")
         await self._writer.write_all(decisions.changes, "status", yield_to=self._watched.bell)
         await self.teller.tell(snapshot, decisions, self._writer, self.fencing.is_held_back)
+        await self.fair_share.save_when_due(self._clock())
         if decisions.postponed:
             self._watched.bell.set()
 
@@ -99,7 +104,10 @@ class ControlLoop:
     def _decide(self) -> tuple[ClusterSnapshot, Decisions]:
         started = time.perf_counter()
         seen, now = self._watched, self._clock()
-        snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now)
-        decisions = decide(snapshot, most_binds=self._settings.binds_per_pass)
+        used = self.fair_share.usage.by_namespace
+        snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now, used)
+        self.fair_share.account(snapshot, pool_of(snapshot.nodes))
+        rules = PreemptionRules(self._settings.preemption, self._settings.preemption_min_runtime_s)
+        decisions = decide(snapshot, most_binds=self._settings.binds_per_pass, preemption=rules)
         self._metrics.decision_time.observe(time.perf_counter() - started)
         return snapshot, decisions

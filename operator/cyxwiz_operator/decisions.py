@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .lifecycle import StatusChange, backing_off_nodes, bound, queued, review
+from cyxwiz_crds import Reason
+
+from .lifecycle import StatusChange, backing_off_nodes, bound, queued, review, told_to_yield
 from .scheduling import queueing
-from .scheduling.planning import Plan, plan
+from .scheduling.planning import Plan, Queued, plan
+from .scheduling.reserving import DEFAULT_RULES, PreemptionRules, held_node
 from .snapshot import ClusterSnapshot
 from .views import JobView
 
@@ -28,14 +31,15 @@ class Decisions:
     """Jobs left for the next pass."""
 
 
-def decide(snapshot: ClusterSnapshot, *, most_binds: int) -> Decisions:
+def decide(snapshot: ClusterSnapshot, *, most_binds: int, preemption: PreemptionRules = DEFAULT_RULES) -> Decisions:
     """What to do about every job that may be written."""
     seen = {job.uid: job for job in snapshot.jobs if job.uid not in snapshot.held}
     reviewed = {uid: review(job, snapshot.liveness_for(job), snapshot.now) for uid, job in seen.items()}
     changes = {uid: change for uid, change in reviewed.items() if change is not None}
+    changes |= _drained(snapshot, [job for uid, job in seen.items() if uid not in changes])
     after = [changes[uid].after if uid in changes else job for uid, job in seen.items()]
 
-    planned = _plan(snapshot, [job for job in after if job.is_pending], most_binds)
+    planned = _plan(snapshot, after, most_binds, preemption)
 
     binds: list[StatusChange] = []
     for placement in planned.placements:
@@ -47,10 +51,17 @@ def decide(snapshot: ClusterSnapshot, *, most_binds: int) -> Decisions:
         told = queued(job, waiting, snapshot.now)
         if told is None:
             continue
-        if seen[job.uid].status.phase == told.status.phase:
+        if seen[job.uid].status.phase == told.status.phase and held_node(job) == held_node(told.after):
             explanations.append(told)
         else:
             changes[job.uid] = _joined(seen[job.uid], changes.get(job.uid), told)
+    for eviction in planned.evictions:
+        uid = eviction.victim.uid
+        if uid in seen and uid not in changes:
+            by = eviction.by
+            words = f"Preempted by {by.key} (priority {by.job.spec.priority}): saving a checkpoint."
+            told = told_to_yield(seen[uid], snapshot.now, Reason.PREEMPTED, words)
+            changes |= {uid: told} if told else {}
     return Decisions(
         binds=tuple(binds),
         changes=tuple(changes.values()),
@@ -60,11 +71,31 @@ def decide(snapshot: ClusterSnapshot, *, most_binds: int) -> Decisions:
     )
 
 
-def _plan(snapshot: ClusterSnapshot, pending: list[JobView], most_binds: int) -> Plan:
+def _drained(snapshot: ClusterSnapshot, jobs: list[JobView]) -> dict[str, StatusChange]:
+    """uid to the order to leave, for jobs on nodes that are to be empty."""
+    found: dict[str, StatusChange] = {}
+    for job in jobs:
+        assignment = job.status.assignment
+        node = snapshot.views.get(assignment.node) if assignment and job.holds_capacity else None
+        if node is not None and node.draining_because:
+            words = f"{node.name} is drained, {node.draining_because}: saving a checkpoint."
+            change = told_to_yield(job, snapshot.now, Reason.DRAINING, words)
+            found |= {job.uid: change} if change else {}
+    return found
+
+
+def _plan(snapshot: ClusterSnapshot, after: list[JobView], most_binds: int, preemption: PreemptionRules) -> Plan:
     pool = queueing.pool_of(snapshot.nodes)
-    queue = queueing.order(pending, queueing.usage_of(snapshot.jobs, pool), pool)
+    taken = queueing.together(snapshot.usage, queueing.usage_of(snapshot.jobs, pool))
+    # Those whose write is on its way stand in the queue too: else others would take their place meanwhile.
+    awaited = [job for job in snapshot.jobs if job.uid in snapshot.awaited]
+    queue = queueing.order([job for job in (*after, *awaited) if job.is_pending], taken, pool)
     wall = snapshot.now.wall
-    return plan([(job, backing_off_nodes(job, wall)) for job in queue], snapshot.nodes, snapshot.now, most=most_binds)
+    # As they will be once told what they are told now; a place given back in this pass is free in the next.
+    told = {job.uid: job for job in after if job.status.assignment}
+    running = [told.get(job.uid, job) for job in snapshot.jobs]
+    entries = [Queued(job, backing_off_nodes(job, wall), job.uid not in snapshot.held) for job in queue]
+    return plan(entries, snapshot.nodes, snapshot.now, running=running, rules=preemption, most=most_binds)
 
 
 def _joined(seen: JobView, first: StatusChange | None, then: StatusChange) -> StatusChange:

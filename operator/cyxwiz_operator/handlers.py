@@ -1,7 +1,8 @@
 """Every kopf decorator: doors, no decisions.
 
-kopf is the frame of the process and the watcher of ComputeNodes: startup, cleanup, sign-in, signals. TrainingJobs
-never pass through it (see `job_stream`), and nothing here makes it write to an object: no finalizers, no annotations.
+kopf is the frame of the process and the watcher of ComputeNodes and Nodes: startup, cleanup, sign-in, signals.
+TrainingJobs never pass through it (see `job_stream`), and nothing here makes it write to an object: no finalizers, no
+annotations.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ async def node_event(event: kopf.RawEvent, name: str, memo: kopf.Memo, **_: Any)
         _runtime(memo).node_gone(name)
     else:
         _runtime(memo).node_seen(dict(event["object"]))
+
+
+@kopf.on.event("", "v1", "nodes", registry=REGISTRY)
+async def machine_event(event: kopf.RawEvent, name: str, memo: kopf.Memo, **_: Any) -> None:
+    """A Kubernetes Node has changed, was listed, or is gone."""
+    if event["type"] == "DELETED":
+        _runtime(memo).machine_gone(name)
+    else:
+        _runtime(memo).machine_seen(dict(event["object"]))
 
 
 def _runtime(memo: kopf.Memo) -> Runtime:

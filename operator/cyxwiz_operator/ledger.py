@@ -55,6 +55,11 @@ class Ledger:
         """True while the job must not be written."""
         return job.uid in self._entries
 
+    def awaits(self, job: JobView) -> bool:
+        """True while a write of ours has not been seen back."""
+        entry = self._entries.get(job.uid)
+        return entry is not None and entry.until is None
+
     def __len__(self) -> int:
         return len(self._entries)
 

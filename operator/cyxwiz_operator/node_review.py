@@ -23,7 +23,7 @@ def review_node(
     """
     status = node.node.status
     phase = _phase(node, liveness)
-    up = phase in (NodePhase.ONLINE, NodePhase.UNSCHEDULABLE)
+    up = phase in (NodePhase.ONLINE, NodePhase.UNSCHEDULABLE, NodePhase.DRAINING)
     known = merged(node.outcomes, outcomes)
     score = f"{score_of(known, now.wall):.2f}"
     summary = _summary(node, phase, allocation, score, len(known))
@@ -63,7 +63,9 @@ def _phase(node: NodeView, liveness: Liveness) -> str:
         return node.node.status.phase or NodePhase.OFFLINE
     if liveness is not Liveness.ONLINE:
         return NodePhase.OFFLINE
-    return NodePhase.UNSCHEDULABLE if node.node.spec.unschedulable else NodePhase.ONLINE
+    if node.draining_because:
+        return NodePhase.DRAINING
+    return NodePhase.UNSCHEDULABLE if node.closed_because else NodePhase.ONLINE
 
 
 def _ready(up: bool, liveness: Liveness, shut: bool, summary: str, node: NodeView) -> Condition:
@@ -114,6 +116,8 @@ def _summary(node: NodeView, phase: str, allocation: Allocation, score: str, out
     if node.gpus:
         parts.insert(0, f"{allocation.gpus} of {len(node.gpus)} GPUs")
     text = f"{allocation.jobs} job{plural}: {', '.join(parts)}."
-    if phase == NodePhase.UNSCHEDULABLE:
-        text += " Takes no new jobs: spec.unschedulable is true."
+    if phase == NodePhase.DRAINING:
+        text += f" Its jobs are told to leave: {node.draining_because}."
+    elif phase == NodePhase.UNSCHEDULABLE:
+        text += f" Takes no new jobs: {node.closed_because}."
     return f"{text} Reputation {score} from {outcomes} attempt{'s' if outcomes != 1 else ''}."

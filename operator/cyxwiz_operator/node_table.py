@@ -41,7 +41,7 @@ class NodeTable:
     online: Mask
     """(N,) its Lease is being renewed."""
     unschedulable: Mask
-    """(N,) the administrator keeps new jobs away."""
+    """(N,) an administrator keeps new jobs away, here or on the Kubernetes Node."""
     max_jobs: Ints
     """(N,)"""
     cpus: Ints
@@ -179,7 +179,7 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
         gpu_uuids=tuple(tuple(gpu.uuid for gpu in view.gpus) for view in views),
         known=_bools(view.node.status.inventory is not None for view in views),
         online=np.zeros(count, bool),
-        unschedulable=_bools(view.node.spec.unschedulable for view in views),
+        unschedulable=_bools(view.closed_because is not None for view in views),
         max_jobs=_ints(UNBOUNDED_JOBS if view.max_jobs is None else view.max_jobs for view in views),
         cpus=cpus,
         memory_mib=memory_mib,

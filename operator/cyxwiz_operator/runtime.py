@@ -6,14 +6,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import pydantic
 
 from cyxwiz_kube import Kube
 
 from . import clock, health
-from .cluster import ApiError, Cluster, parse_node
+from .cluster import ApiError, Cluster, parse_machine, parse_node
+from .collecting import collect_for_ever
 from .control_loop import ControlLoop
 from .job_stream import follow_jobs, in_words
 from .leases import LeaseBook
@@ -86,6 +87,14 @@ class Runtime:
         """A ComputeNode has been deleted."""
         self.watched.drop_node(name)
 
+    def machine_seen(self, item: dict[str, Any]) -> None:
+        """A Kubernetes Node as the API server has it now."""
+        self.watched.put_machine(parse_machine(item, self.settings.tolerated_taints))
+
+    def machine_gone(self, name: str) -> None:
+        """A Kubernetes Node has been deleted."""
+        self.watched.drop_machine(name)
+
     async def _run(self) -> None:
         settings = self.settings
         cluster = Cluster(self._kube, settings.namespace, self._metrics)
@@ -94,23 +103,37 @@ class Runtime:
             tasks.create_task(follow_jobs(self._kube, self.watched), name="jobs")
             tasks.create_task(self._follow_leases(cluster), name="leases")
             await self._first_look_at_nodes(cluster)
+            await self._recall_fair_share(self._loop)
             await self.watched.jobs_synced.wait()
             await self.watched.leases_synced.wait()
             self._synced_at = clock.now().boot
             log.info("synced", extra={"jobs": len(self.watched.jobs), "nodes": len(self.watched.nodes)})
             sweeping = sweep_for_ever(cluster, self._loop.teller, settings.sweep_interval_s, clock.now)
             tasks.create_task(sweeping, name="sweep")
+            collecting = collect_for_ever(cluster, self.watched, self._leases, settings.sweep_interval_s, clock.now)
+            tasks.create_task(collecting, name="collect")
             await self._loop.run()
 
     async def _first_look_at_nodes(self, cluster: Cluster) -> None:
         """Every node is known before the first decision; kopf's watch does not say when it has told all."""
         while True:
             try:
+                async for item in cluster.machines():
+                    self.machine_seen(item)
                 async for item in cluster.nodes():
                     self.node_seen(item)
                 return
             except ApiError as error:
                 log.warning("cannot list nodes, trying again", extra={"error": error})
+                await asyncio.sleep(1)
+
+    async def _recall_fair_share(self, loop: ControlLoop) -> None:
+        """What the namespaces used before a restart is known before the first decision."""
+        while True:
+            try:
+                return await loop.fair_share.load(clock.now())
+            except ApiError as error:
+                log.warning("cannot read the fair share, trying again", extra={"error": error})
                 await asyncio.sleep(1)
 
     async def _follow_leases(self, cluster: Cluster) -> None:

@@ -40,6 +40,23 @@ class Settings:
     """At most one write per waiting job in this time when only its explanation changes."""
     node_status_interval_s: float = 10.0
     """At most one write per ComputeNode in this time, but for changes of phase."""
+    tolerated_taints: tuple[str, ...] = (
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+        "node.kubernetes.io/network-unavailable",
+        "node.kubernetes.io/unschedulable",
+        "nvidia.com/gpu",
+        "cyxwiz.io/",
+    )
+    """Taint keys, or prefixes with a slash at the end, that keep no job away: those of GPU nodes and of nodes set aside
+    for CyxWiz, those that a cordon puts beside itself, and those that doubt the kubelet, whom jobs do not need: whether
+    a node lives is judged by its agent's Lease."""
+    preemption: bool = True
+    """Whether jobs of higher priority may make others leave at all."""
+    preemption_min_runtime_s: float = 60.0
+    """A job that has trained for less is not made to leave."""
+    fair_share_interval_s: float = 60.0
+    """At most one write of the namespaces' usage in this time."""
     batch_s: float = 0.002
     """Waits so long after a wake, so that changes which arrive together are decided together."""
     tick_s: float = 1.0

@@ -27,10 +27,14 @@ class ClusterSnapshot:
     """Unfinished jobs; a write of ours that was not seen back yet counts as seen."""
     held: frozenset[str]
     """uids of jobs not to be written: a write is on its way back, or was just refused."""
+    awaited: frozenset[str]
+    """Those of them that were written."""
     nodes: NodeTable
     """Every ComputeNode, with what the jobs hold taken off."""
     views: Mapping[str, NodeView]
     """The same nodes as objects, by name."""
+    usage: Mapping[str, float]
+    """Namespace to its share of the pool over the past (`scheduling.usage`)."""
     liveness: Mapping[str, Liveness]
     """Of every node that exists or that a job is assigned to."""
 
@@ -47,6 +51,7 @@ def take_snapshot(
     leases: Observer,
     columns: Columns,
     now: Now,
+    usage: Mapping[str, float] | None = None,
 ) -> ClusterSnapshot:
     """The picture at `now`; entries of the ledger that `seen` has caught up with are forgotten."""
     ledger.settle(seen, now.boot)
@@ -57,7 +62,9 @@ def take_snapshot(
         now=now,
         jobs=jobs,
         held=frozenset(job.uid for job in jobs if ledger.holds(job)),
+        awaited=frozenset(job.uid for job in jobs if ledger.awaits(job)),
         nodes=node_table(columns.of(nodes.values(), now.wall), jobs, liveness),
         views=dict(nodes),
+        usage=usage or {},
         liveness=liveness,
     )

@@ -137,7 +137,7 @@ class Teller:
             seen = view.node.status
             known = outcomes.get(name, ())
             liveness, version = snapshot.liveness[name], view.node.metadata.resource_version
-            facts = (version, liveness, in_use[name], len(known), losses_held)
+            facts = (version, view.machine, liveness, in_use[name], len(known), losses_held)
             if self._node_right.get(name) == facts:
                 continue
             allocation = Allocation(**in_use[name]._asdict())

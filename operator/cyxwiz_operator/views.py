@@ -103,10 +103,43 @@ class JobView:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What the Kubernetes Node of a ComputeNode says about who may run there."""
+
+    name: str
+    cordoned: bool = False
+    no_schedule: tuple[str, ...] = ()
+    """Keys of the taints that keep new work away and that jobs do not tolerate."""
+    no_execute: tuple[str, ...] = ()
+    """Keys of those that send running work away as well."""
+
+
+@dataclass(frozen=True)
 class NodeView:
-    """One ComputeNode as last seen."""
+    """One ComputeNode as last seen, with its Kubernetes Node where one is known."""
 
     node: ComputeNode
+    machine: Machine | None = None
+
+    @property
+    def draining_because(self) -> str | None:
+        """Why its jobs are to leave, in words; None when they may stay."""
+        if self.node.spec.drain:
+            return "spec.drain is true"
+        if self.machine and self.machine.no_execute:
+            return f"its Kubernetes node has the NoExecute taint {self.machine.no_execute[0]}"
+        return None
+
+    @property
+    def closed_because(self) -> str | None:
+        """Why it takes no new jobs, in words; None when it does."""
+        if self.node.spec.unschedulable:
+            return "spec.unschedulable is true"
+        if self.machine and self.machine.cordoned:
+            return "its Kubernetes node is cordoned"
+        if self.machine and self.machine.no_schedule:
+            return f"its Kubernetes node has the taint {self.machine.no_schedule[0]}"
+        return self.draining_because
 
     @property
     def name(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from .views import JobView, NodeView, Unreadable
+from .views import JobView, Machine, NodeView, Unreadable
 
 
 class Watched:
@@ -14,6 +15,7 @@ class Watched:
         self.jobs: dict[str, JobView] = {}
         self.unreadable: dict[str, Unreadable] = {}
         self.nodes: dict[str, NodeView] = {}
+        self.machines: dict[str, Machine] = {}
         self.bell = asyncio.Event()
         self.jobs_synced = asyncio.Event()
         self.leases_synced = asyncio.Event()
@@ -40,8 +42,24 @@ class Watched:
 
     def put_node(self, node: NodeView) -> None:
         """The newest version of a node."""
-        self.nodes[node.name] = node
+        self.nodes[node.name] = replace(node, machine=self.machines.get(node.name))
         self.bell.set()
+
+    def put_machine(self, machine: Machine) -> None:
+        """The newest version of a Kubernetes Node; most of its changes say nothing about who may run there."""
+        if self.machines.get(machine.name) != machine:
+            self.machines[machine.name] = machine
+            self._join(machine.name)
+
+    def drop_machine(self, name: str) -> None:
+        """The Kubernetes Node is gone."""
+        if self.machines.pop(name, None):
+            self._join(name)
+
+    def _join(self, name: str) -> None:
+        node = self.nodes.get(name)
+        if node is not None:
+            self.put_node(node)
 
     def drop_node(self, name: str) -> None:
         """The node's object is gone."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from cyxwiz_crds import Assignment, ConditionType, Intent, Phase, Reason, RestoreFrom, Scheduling
-from cyxwiz_operator.clock import Now
+from cyxwiz_operator.clock import Now, after, parse, seconds_since
 from cyxwiz_operator.node_table import checkpoint_node
 from cyxwiz_operator.scheduling.planning import Placement, Waiting
 from cyxwiz_operator.views import JobView
 
 from .change import LINE, Note, StatusChange, changed, clip
+
+ESTIMATE_SLACK_S = 30.0
+ESTIMATE_SLACK = 0.1
+"""An estimate that moved by less than this is not worth a write."""
 
 
 def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
@@ -56,9 +60,26 @@ def queued(job: JobView, waiting: Waiting, now: Now) -> StatusChange | None:
         reason=waiting.reason,
         summary=summary,
         false=(ConditionType.SCHEDULED,),
-        scheduling=Scheduling(position=waiting.position, rejected=clip(waiting.message)),
+        scheduling=Scheduling(
+            position=waiting.position,
+            holds=waiting.holds,
+            estimated_start=_estimated_start(job, waiting, now),
+            confidence=waiting.estimate.confidence if waiting.estimate else None,
+            rejected=clip(waiting.message),
+        ),
     )
     return None if status == job.status else StatusChange(job, status, "queued")
+
+
+def _estimated_start(job: JobView, waiting: Waiting, now: Now) -> str | None:
+    """The time told last, unless the new one differs by more than half a minute and a tenth of the wait."""
+    if waiting.estimate is None:
+        return None
+    fresh = after(now.wall, waiting.estimate.in_s)
+    told = job.status.scheduling.estimated_start if job.status.scheduling else None
+    moved_s = abs(seconds_since(told, parse(fresh)) or 0.0)
+    is_right = told is not None and moved_s <= max(ESTIMATE_SLACK_S, ESTIMATE_SLACK * waiting.estimate.in_s)
+    return told if is_right else fresh
 
 
 def _readable_checkpoint(job: JobView, node: str) -> RestoreFrom | None:

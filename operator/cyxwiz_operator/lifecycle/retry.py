@@ -41,6 +41,7 @@ RULES: dict[str, Rule] = {
     Failure.GPU_FAULT: Rule.NODE_FAULT,
     Failure.REJECTED: Rule.FREE,
     Failure.EVICTED: Rule.FREE,
+    Failure.PREEMPTED: Rule.FREE,
 }
 _BACKS_OFF = frozenset({Failure.NODE_LOST, Failure.NEVER_CLAIMED, Failure.GPU_FAULT, Failure.REJECTED})
 

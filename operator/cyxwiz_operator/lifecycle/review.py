@@ -14,10 +14,10 @@ from cyxwiz_operator.views import JobView, Liveness
 
 from . import words
 from .change import StatusChange, changed, clip, finished, suspended, waiting_again
+from .leaving import OUTCOMES, left_as_told, told_to
 from .retry import RULES, Rule, verdict_on
 
 CLAIM_WITHIN_S = 15.0
-CANCEL_GRACE_S = 30
 SUSPENDED = "Suspended"
 """Outcome of an attempt that left on the user's wish."""
 
@@ -62,7 +62,7 @@ def _cancelled(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
         )
     if status.execution.state in ENDED_STATES or node is Liveness.FENCED:
         return finished(job, now, phase=Phase.CANCELLED, reason=Reason.CANCELLED, summary=words.cancelled(job))
-    return _ordered(job, now, Intent.STOP, Reason.CANCELLED, "Cancelled by the user, stopping.")
+    return told_to(job, now, Intent.STOP, Reason.CANCELLED, "Cancelled by the user, stopping.")
 
 
 def _past_deadline(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
@@ -81,7 +81,7 @@ def _past_deadline(job: JobView, node: Liveness, now: Now) -> StatusChange | Non
         )
     if execution.state in ENDED_STATES or node is Liveness.FENCED:
         return finished(job, now, phase=Phase.FAILED, reason=Failure.DEADLINE_EXCEEDED, summary=summary)
-    return _ordered(job, now, Intent.STOP, Failure.DEADLINE_EXCEEDED, f"Past its deadline of {limit} s, stopping.")
+    return told_to(job, now, Intent.STOP, Failure.DEADLINE_EXCEEDED, f"Past its deadline of {limit} s, stopping.")
 
 
 def _ended(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
@@ -98,6 +98,8 @@ def _ended(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
             why = execution.reason or "no reason given"
             message = f"{assignment.node} refused it ({why}). {said}".strip()
             return _failed(job, Failure.REJECTED, message, now)
+        case State.YIELDED if _is_to_go_on(job):
+            return left_as_told(job, now)
         case State.YIELDED if assignment.intent == Intent.YIELD or job.job.spec.suspend:
             return _left(job, execution, now)
         case State.YIELDED:
@@ -113,6 +115,8 @@ def _node_lost(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
         return None
     if job.status.execution is not None and _order_is(job, Intent.YIELD, Reason.SUSPENDED):
         return _left(job, job.status.execution, now)
+    if _is_to_go_on(job):
+        return left_as_told(job, now)
     return _failed(
         job, Failure.NODE_LOST, f"{assignment.node} was lost: its agent fell silent. {words.how_far(job)}", now
     )
@@ -141,7 +145,7 @@ def _to_suspend(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
         if job.status.phase == Phase.SUSPENDED:
             return None
         return suspended(job, now, outcome=SUSPENDED, message="Suspended while it waited.")
-    return _ordered(job, now, Intent.YIELD, Reason.SUSPENDED, "Suspending: saving a checkpoint.")
+    return told_to(job, now, Intent.YIELD, Reason.SUSPENDED, "Suspending: saving a checkpoint.")
 
 
 def _running(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
@@ -204,27 +208,13 @@ def _left(job: JobView, execution: Execution, now: Now) -> StatusChange:
     return StatusChange(job, change.status, change.what, outcome=SUSPENDED)
 
 
-def _ordered(job: JobView, now: Now, intent: str, reason: str, summary: str) -> StatusChange | None:
-    """The agent is told to stop or to yield; a stop is never softened to a yield."""
-    assignment = job.status.assignment
-    if assignment is None or assignment.intent == intent or assignment.intent == Intent.STOP:
-        return None
-    order = assignment.model_copy(update={"intent": intent, "reason": reason, "grace_seconds": CANCEL_GRACE_S})
-    started = job.status.first_started_at or (job.status.execution and job.status.execution.started_at)
-    status = changed(
-        job,
-        now,
-        phase=Phase.RUNNING,
-        reason=Reason.STOPPING,
-        summary=summary,
-        true=(ConditionType.RUNNING,),
-        kept=(ConditionType.SCHEDULED,),
-        assignment=order,
-        first_started_at=started or now.timestamp,
-    )
-    return StatusChange(job, status, f"told to {intent.lower()}")
-
-
 def _order_is(job: JobView, intent: str, reason: str) -> bool:
     assignment = job.status.assignment
     return assignment is not None and assignment.intent == intent and assignment.reason == reason
+
+
+def _is_to_go_on(job: JobView) -> bool:
+    """It was told to leave for a reason that is not the user's, who still wants it to run."""
+    assignment = job.status.assignment
+    told = assignment is not None and assignment.intent == Intent.YIELD and assignment.reason in OUTCOMES
+    return told and not job.job.spec.suspend

@@ -36,6 +36,8 @@ class Filter:
 
 
 def job_type_is_taken(job: Demand, nodes: NodeTable) -> Mask:
+    if not any(nodes.job_types):
+        return np.ones(len(nodes), bool)
     return _each(nodes, [not types or job.job_type in types for types in nodes.job_types])
 
 
@@ -134,6 +136,10 @@ NOT_NOW = (
     Filter("NoFreeMemory", has_free_memory, "has less than {memory} free", "have less than {memory} free"),
 )
 FILTERS = COULD_NEVER + NOT_NOW
+FULL = NOT_NOW[3:]
+"""Those that pass once others have left."""
+KEPT = Filter("Kept", is_schedulable, "is kept for a job before it", "are kept for jobs before it")
+"""No check of a node, but what the queue says: see `reserving`."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,15 @@ class Verdicts:
     def never(self) -> bool:
         """No node could ever run the job."""
         return all(check in COULD_NEVER for check, _ in self.refused) and not self.fits.any()
+
+    def full(self) -> list[int]:
+        """Rows of nodes that only lack room."""
+        masks = [failing for check, failing in self.refused if check in FULL]
+        return np.flatnonzero(np.logical_or.reduce(masks)).tolist() if masks else []
+
+    def without(self, kept: Mask) -> Verdicts:
+        """The same, where these nodes are kept for other jobs."""
+        return Verdicts(self.fits & ~kept, (*self.refused, (KEPT, kept)))
 
 
 def examine(job: Demand, nodes: NodeTable) -> Verdicts:

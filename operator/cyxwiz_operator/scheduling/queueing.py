@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -41,6 +41,15 @@ def usage_of(jobs: Iterable[JobView], pool: Pool) -> dict[str, float]:
         if job.holds_capacity:
             usage[job.job.metadata.namespace] += share_of(job, pool)
     return usage
+
+
+def together(*usages: Mapping[str, float]) -> dict[str, float]:
+    """The sums by namespace. What it held over the past and what it holds now both count: without the latter a burst
+    would be free for as long as the past needs to notice it."""
+    total: Counter[str] = Counter()
+    for usage in usages:
+        total.update(usage)
+    return dict(total)
 
 
 def order(pending: Iterable[JobView], usage: Mapping[str, float], pool: Pool) -> list[JobView]:

@@ -50,7 +50,9 @@ def score(job: Demand, nodes: NodeTable) -> Scores:
         "capability": _capability(job, nodes),
         "uptime": 1.0 - 0.5 ** (nodes.online_seconds / UPTIME_HALF_S),
     }
-    bonus = np.array([CHECKPOINT_BONUS * (name == job.checkpoint_node) for name in nodes.names], np.float64)
+    bonus = np.zeros(len(nodes), np.float64)
+    if job.checkpoint_node in nodes.names:
+        bonus[nodes.names.index(job.checkpoint_node)] = CHECKPOINT_BONUS
     total = sum((WEIGHTS[name] * part for name, part in parts.items()), start=bonus)
     return Scores(**parts, bonus=bonus, total=total)
 

@@ -12,7 +12,7 @@ import pytest
 from cyxwiz_crds import ComputeNodeStatus
 from cyxwiz_crds.compute_node import Lease
 from cyxwiz_operator.clock import Now
-from cyxwiz_operator.cluster import Conflict, Invalid, NotFound, Unavailable
+from cyxwiz_operator.cluster import Conflict, Invalid, NotFound, Stored, Unavailable
 from cyxwiz_operator.control_loop import ControlLoop
 from cyxwiz_operator.leases import LeaseBook
 from cyxwiz_operator.lifecycle import Note, StatusChange
@@ -34,6 +34,7 @@ class FakeCluster:
         self.node_statuses: list[ComputeNodeStatus] = []
         self.leases: dict[str, Lease] = {}
         self.failure: Exception | None = None
+        self.fair_share: Stored | None = None
         self._version = 100
 
     async def write_status(self, change: StatusChange, kind: str) -> JobView:
@@ -57,6 +58,16 @@ class FakeCluster:
 
     async def tell_unreadable(self, job: Unreadable, now: Now) -> None:
         self.writes["invalid"] += 1
+
+    async def read_fair_share(self) -> Stored | None:
+        return self.fair_share
+
+    async def write_fair_share(self, text: str, version: str | None) -> str:
+        if (self.fair_share.version if self.fair_share else None) != version:
+            raise Conflict(409, "Conflict", "changed")
+        self.writes["fair share"] += 1
+        self.fair_share = Stored(text, str(self.writes["fair share"]))
+        return self.fair_share.version
 
     async def read_lease(self, name: str) -> Lease | None:
         if self.failure is not None:

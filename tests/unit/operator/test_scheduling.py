@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cyxwiz_operator.node_table import own_demand
 from cyxwiz_operator.scheduling import filters, scoring
-from cyxwiz_operator.scheduling.planning import explain, plan
+from cyxwiz_operator.scheduling.planning import Queued, explain, plan
 from cyxwiz_operator.views import JobView, NodeView
 
 from . import reference
@@ -67,7 +67,7 @@ def clusters(draw: st.DrawFn) -> tuple[list[NodeView], list[JobView], set[str]]:
     found = [draw(nodes(name)) for name in "abc"[: draw(st.integers(0, 3))]]
     offline = {node.name for node in found if draw(st.booleans())}
     waiting = [draw(jobs(f"running-{number}")) for number in range(draw(st.integers(0, 4)))]
-    placed = plan([(job, frozenset()) for job in waiting], make_table(*found), NOW).placements
+    placed = plan([Queued(job, frozenset()) for job in waiting], make_table(*found), NOW).placements
     running = [
         make_bound_job(
             each.job.job.metadata.name,
@@ -107,7 +107,7 @@ def test_a_plan_never_gives_what_is_not_there(
     cluster: tuple[list[NodeView], list[JobView], set[str]], queue: tuple[JobView, ...]
 ) -> None:
     found, running, offline = cluster
-    made = plan([(job, frozenset()) for job in queue], make_table(*found, jobs=running, offline=offline), NOW)
+    made = plan([Queued(job, frozenset()) for job in queue], make_table(*found, jobs=running, offline=offline), NOW)
     assert len(made.placements) + len(made.waiting) == len(queue)
     cpus: Counter[str] = Counter()
     memory_mib: Counter[str] = Counter()
@@ -136,12 +136,12 @@ def test_a_plan_never_gives_what_is_not_there(
 
 def test_a_burst_does_not_herd_onto_the_best_node() -> None:
     table = make_table(*(make_node(name, cpus=16, memory_mib=65536) for name in ("node-a", "node-b", "node-c")))
-    made = plan([(make_job(f"job-{n}"), frozenset()) for n in range(9)], table, NOW)
+    made = plan([Queued(make_job(f"job-{n}"), frozenset()) for n in range(9)], table, NOW)
     assert Counter(each.node for each in made.placements) == {"node-a": 3, "node-b": 3, "node-c": 3}
 
 
 def test_a_plan_is_the_same_every_time_and_ties_go_by_name() -> None:
-    queue = [(make_job(f"job-{n}"), frozenset[str]()) for n in range(4)]
+    queue = [Queued(make_job(f"job-{n}"), frozenset()) for n in range(4)]
     forward = plan(queue, make_table(make_node("node-b"), make_node("node-a")), NOW)
     backward = plan(queue, make_table(make_node("node-a"), make_node("node-b")), NOW)
     assert [each.node for each in forward.placements] == [each.node for each in backward.placements]
@@ -150,13 +150,13 @@ def test_a_plan_is_the_same_every_time_and_ties_go_by_name() -> None:
 
 def test_shared_jobs_fill_one_gpu_before_the_next() -> None:
     table = make_table(make_node(gpus=2, gpu_memory_mib=16384))
-    queue = [(make_job(f"job-{n}", gpus=1, gpu_memory="8Gi"), frozenset[str]()) for n in range(3)]
+    queue = [Queued(make_job(f"job-{n}", gpus=1, gpu_memory="8Gi"), frozenset()) for n in range(3)]
     first, second, third = plan(queue, table, NOW).placements
     assert first.gpus == second.gpus != third.gpus
 
 
 def test_a_plan_stops_at_its_bound_and_says_how_many_are_left() -> None:
-    queue = [(make_job(f"job-{n}"), frozenset[str]()) for n in range(5)]
+    queue = [Queued(make_job(f"job-{n}"), frozenset()) for n in range(5)]
     made = plan(queue, make_table(make_node()), NOW, most=2)
     assert (len(made.placements), made.postponed) == (2, 3)
 
@@ -166,7 +166,7 @@ def test_a_job_prefers_the_node_that_holds_its_checkpoint() -> None:
     job = make_job(status={"restoreFrom": source})
     busy = make_bound_job("other", node="node-b", cpus=6)
     table = make_table(make_node("node-a"), make_node("node-b"), jobs=[busy])
-    [placement] = plan([(job, frozenset())], table, NOW).placements
+    [placement] = plan([Queued(job, frozenset())], table, NOW).placements
     assert placement.node == "node-b"
     assert placement.candidates[0].endswith("+ checkpoint 1.00")
 
@@ -216,15 +216,15 @@ def test_a_waiting_job_is_told_why(
 
 
 def test_a_job_waits_while_its_only_node_is_offline() -> None:
-    made = plan([(make_job(), frozenset())], make_table(make_node(), offline=["node-a"]), NOW)
+    made = plan([Queued(make_job(), frozenset())], make_table(make_node(), offline=["node-a"]), NOW)
     assert [waiting.message for waiting in made.waiting] == ["0/1 nodes have room: node-a is offline."]
 
 
 def test_a_failed_job_waits_for_its_retry() -> None:
     job = make_job(status={"retryAt": later(10).timestamp})
     table = make_table(make_node())
-    assert [waiting.reason for waiting in plan([(job, frozenset())], table, NOW).waiting] == ["BackingOff"]
-    assert plan([(job, frozenset())], table, later(10)).placements
+    assert [waiting.reason for waiting in plan([Queued(job, frozenset())], table, NOW).waiting] == ["BackingOff"]
+    assert plan([Queued(job, frozenset())], table, later(10)).placements
 
 
 def test_a_job_that_has_ended_holds_nothing() -> None:
