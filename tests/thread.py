@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from cyxwiz_agent.settings import LEASE_GRACE_S
 from cyxwiz_crds import FINAL_PHASES
 from cyxwiz_platform import Platform
+from cyxwiz_protocol.runner_api import ListRequest, Snapshot, socket_path
 
 TRAINS_WITHIN_S = 90.0
 Object = dict[str, Any]
@@ -64,6 +66,23 @@ def condition(job: Object, kind: str) -> Object:
 def apply_and_wait(platform: Platform, job: Object, until: Any, what: str) -> Object:
     platform.apply(job)
     return platform.wait_for("trainingjob", job["metadata"]["name"], until, what=what, within_s=TRAINS_WITHIN_S)
+
+
+def wait_warm(platform: Platform, within_s: float = 60.0) -> None:
+    """Every machine has a trainer ready, by its runner's own word."""
+    for machine in platform.machines.values():
+        deadline = time.monotonic() + within_s
+        while _snapshot(machine.state).warm == 0:
+            assert time.monotonic() < deadline, f"no trainer became ready on {machine.name}"
+            time.sleep(0.1)
+
+
+def _snapshot(state: Path) -> Snapshot:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(socket_path(state)))
+        connection.sendall(ListRequest().model_dump_json(by_alias=True).encode() + b"\n")
+        with connection.makefile("rb") as answer:
+            return Snapshot.model_validate_json(answer.readline())
 
 
 def trainers_of(assignment: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from cyxwiz_crds import Failure, Intent, State
+from cyxwiz_crds import Failure, Intent, State, size_text
 from cyxwiz_protocol.records import ExitCode, ExitRecord
 
 from .facts import Facts
@@ -70,7 +70,10 @@ def ending_of(
                 State.FAILED, Failure.EVICTED, f"no trainer could be started on this node. {log_tail}".strip()
             )
         case "OutOfHostMemory":
-            return Ending(State.FAILED, Failure.OUT_OF_HOST_MEMORY, "killed: used more host memory than it asked for")
+            peak = exit_record.memory_peak_bytes
+            held = f", {size_text(peak)} at its peak" if peak else ""
+            message = f"killed: used more host memory than it asked for{held}. Set resources.memory higher"
+            return Ending(State.FAILED, Failure.OUT_OF_HOST_MEMORY, message)
         case "Stopped" | "Exited":
             pass
     if wish is not None:

@@ -19,10 +19,12 @@ from tests.thread import (
     stepping,
     trainers_of,
     wait_gone,
+    wait_warm,
 )
 
 
 def test_an_applied_job_is_bound_trained_and_succeeds_with_its_models_digest(thread: Platform) -> None:
+    wait_warm(thread)
     job = apply_and_wait(thread, digits("whole"), finished, "a final phase")
     status = status_of(job)
     assert status["phase"] == "Succeeded", status.get("summary")
