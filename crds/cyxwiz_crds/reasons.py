@@ -82,7 +82,6 @@ class Reason:
     RATE_OF_LOSS: Final = "TooManyNodesLost"
     INVALID: Final = "InvalidObject"
     # Life
-    STARTING: Final = "Starting"
     TRAINING: Final = "Training"
     STOPPING: Final = "Stopping"
     SUCCEEDED: Final = "Succeeded"
@@ -91,7 +90,6 @@ class Reason:
     RETRYING: Final = "Retrying"
     PREEMPTED: Final = "Preempted"
     DRAINING: Final = "Draining"
-    NOT_FINISHED: Final = "NotFinished"
 
 
 class Failure:
@@ -120,4 +118,3 @@ class Rejection:
     NO_FREE_MEMORY: Final = "NoFreeMemory"
     TOO_MANY_JOBS: Final = "TooManyJobs"
     DRAINING: Final = "Draining"
-    RUNNER_UNAVAILABLE: Final = "RunnerUnavailable"

@@ -18,5 +18,3 @@ class JobOrder(Model):
     """UUIDs of the GPUs to train on; empty means the CPU."""
     restore_from: str | None = None
     """Folder of the checkpoint to go on from, on this machine."""
-    first_started_at: float | None = None
-    """Unix time at which the first attempt began."""
