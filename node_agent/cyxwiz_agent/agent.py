@@ -22,6 +22,7 @@ from .attempt import is_mine, wish_for
 from .devices import DeviceMonitor
 from .lease import NodeLease
 from .metrics import Metrics
+from .node import Node
 from .pace import Pace
 from .registration import NodeOrder, Registration, inventory, still
 from .runner_client import RunnerClient, RunnerUnavailable
@@ -44,7 +45,6 @@ class Agent:
         self._kube = kube
         self._instance = f"{settings.node}-{secrets.token_hex(4)}"
         self._metrics = Metrics()
-        self._pace = Pace()
         self._devices = DeviceMonitor(self._on_devices)
         self._told: Inventory | None = None
         self._metrics.registry.register(DeviceSeries(self._devices))
@@ -60,6 +60,19 @@ class Agent:
         started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         info = AgentInfo(version=__version__, instance=self._instance, started_at=started_at)
         self._registration = Registration(kube, settings.node, info, self._inventory)
+        self._node = Node(
+            name=settings.node,
+            state=settings.state,
+            kube=kube,
+            lease=self._lease,
+            runner=self._runner,
+            pace=Pace(),
+            metrics=self._metrics,
+            capacity=self._capacity,
+            devices=lambda: self._devices.devices,
+            something_leaves=self._something_leaves,
+            draining=lambda: self._registration.order is NodeOrder.DRAINING,
+        )
 
     async def run(self) -> None:
         """Until cancelled. Jobs go on without their agent until their deadlines; a later agent finds them again."""
@@ -101,7 +114,7 @@ class Agent:
     def _see(self, job: TrainingJob) -> None:
         assignment = job.status.assignment
         if assignment is not None and assignment.id not in self._workers:
-            self._begin(Worker(job, **self._worker_parts()))
+            self._begin(Worker(job, self._node))
         for worker in self._workers_of(job):
             worker.see(job)
 
@@ -123,22 +136,7 @@ class Agent:
         if not task.cancelled() and task.exception() is not None:
             log.error("%s: the worker failed, taking it up again", worker.key, exc_info=task.exception())
             if worker.job is not None:
-                self._begin(Worker(worker.job, **self._worker_parts()))
-
-    def _worker_parts(self) -> dict[str, Any]:
-        return {
-            "kube": self._kube,
-            "lease": self._lease,
-            "runner": self._runner,
-            "capacity": self._capacity,
-            "devices": lambda: self._devices.devices,
-            "leaving": self._something_leaves,
-            "draining": lambda: self._registration.order is NodeOrder.DRAINING,
-            "state": self._settings.state,
-            "node": self._settings.node,
-            "pace": self._pace,
-            "metrics": self._metrics,
-        }
+                self._begin(Worker(worker.job, self._node))
 
     def _on_runner(self) -> None:
         snapshot = self._runner.snapshot

@@ -21,11 +21,11 @@ class Telling:
     """What a report says that neither records nor the runner know."""
 
     state: str
-    reason: str | None
-    message: str | None
-    started_at: str | None
+    reason: str | None = None
+    message: str | None = None
+    started_at: str | None = None
     """For the first report of an attempt; a later one keeps what stands."""
-    ended_at: str | None
+    ended_at: str | None = None
 
 
 def execution_report(

@@ -1,0 +1,75 @@
+"""The agent's side of one attempt's folder: the order goes in; records and last words come out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cyxwiz_crds import TrainingJob
+from cyxwiz_crds.training_job import RestoreFrom
+from cyxwiz_protocol.job_folder import JobFolder, Tail, open_regular, write_json
+from cyxwiz_protocol.order import JobOrder
+from cyxwiz_protocol.records import Record, parse_record
+
+from .ending import LOG_LINES_SHOWN
+
+_LOG_BYTES_READ = 4096
+_LONGEST_LOG_TAIL = 800
+
+
+class AttemptFiles:
+    """The folder of one assignment on this node. What a job can write there is not trusted further than its type."""
+
+    def __init__(self, state: Path, node: str, assignment_id: str) -> None:
+        self._state = state
+        self._node = node
+        self._folder = JobFolder.of(state, assignment_id)
+        self._tail = Tail(self._folder.metrics)
+
+    def new_records(self) -> Iterator[Record]:
+        """What the trainer has told since the last call. Lines no trainer would write are passed over."""
+        for line in self._tail.lines():
+            record = parse_record(line)
+            if record is not None:
+                yield record
+
+    def write_order(self, job: TrainingJob, *, simulated: bool) -> None:
+        """job.json says what the job's present assignment asks for. On `simulated` GPUs it trains on the CPU."""
+        assignment = job.status.assignment
+        assert assignment is not None
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        spec, gpus = job.spec, assignment.gpus
+        if gpus and simulated:
+            # Nothing can compute on them: the job keeps them, and trains on the CPU.
+            spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"gpus": 0})})
+            gpus = []
+        order = JobOrder(
+            assignment_id=assignment.id,
+            namespace=job.metadata.namespace,
+            name=job.metadata.name,
+            attempt=job.status.attempt or 1,
+            spec=spec,
+            gpus=gpus,
+            restore_from=self._restore_folder(assignment.restore_from),
+        )
+        write_json(self._folder.order, order.wire())
+
+    def _restore_folder(self, restore: RestoreFrom | None) -> str | None:
+        """The checkpoint's folder on this machine; None when it lies elsewhere or is gone."""
+        prefix = f"node://{self._node}/"
+        if restore is None or not restore.uri.startswith(prefix):
+            return None
+        jobs = (self._state / "jobs").resolve()
+        folder = (jobs / restore.uri.removeprefix(prefix)).resolve()
+        return str(folder) if folder.is_relative_to(jobs) and folder.is_dir() else None
+
+    def log_tail(self) -> str:
+        """The last lines the job printed, as one line of bounded length."""
+        try:
+            with os.fdopen(open_regular(self._folder.log), "rb") as file:
+                file.seek(max(0, file.seek(0, 2) - _LOG_BYTES_READ))
+                lines = file.read().decode(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+        except OSError:
+            return ""
+        return " | ".join(line.strip() for line in lines if line.strip())[-_LONGEST_LOG_TAIL:]

@@ -1,0 +1,36 @@
+"""What the workers of one node share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyxwiz_kube import Kube
+
+from .admission import Capacity
+from .devices import Devices
+from .lease import NodeLease
+from .metrics import Metrics
+from .pace import Pace
+from .runner_client import RunnerClient
+
+
+@dataclass(frozen=True)
+class Node:
+    """This node, as its workers see it. What changes is asked for, not copied."""
+
+    name: str
+    state: Path
+    """The node's state folder."""
+    kube: Kube
+    lease: NodeLease
+    runner: RunnerClient
+    pace: Pace
+    metrics: Metrics
+    capacity: Callable[[], Capacity]
+    devices: Callable[[], Devices]
+    something_leaves: Callable[[], bool]
+    """True while a job here is on its way out."""
+    draining: Callable[[], bool]
+    """True while the node's owner wants its jobs to leave."""
