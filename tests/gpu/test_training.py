@@ -15,8 +15,16 @@ from torch import nn
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.job_folder import JobFolder, write_json
 from cyxwiz_protocol.order import JobOrder
-from cyxwiz_protocol.records import EpochRecord, ExitCode, FailureRecord, Record, StartedRecord, parse_record
-from cyxwiz_trainer import device, job
+from cyxwiz_protocol.records import (
+    EpochRecord,
+    ExitCode,
+    FailureRecord,
+    ModelRecord,
+    Record,
+    StartedRecord,
+    parse_record,
+)
+from cyxwiz_trainer import device, job, models
 from cyxwiz_trainer.checkpoint import LoopState
 from cyxwiz_trainer.feed import Feed, PinnedFeed, feed_for
 from cyxwiz_trainer.fence import Fence, Stop
@@ -153,6 +161,47 @@ def test_graph_and_eager_losses_agree_over_50_float32_steps(tmp_path: Path, hype
     print("largest difference", max(abs(a - b) for a, b in zip(eager, graphed, strict=True)))
     assert graphed == pytest.approx(eager, abs=1e-3)
     assert graphed[-1] < graphed[0]
+
+
+IMAGES = "mock://cifar10?samples=2000"
+REPEATABLE: dict[str, tuple[dict[str, int | str], str]] = {
+    "mlp": ({}, IMAGES),
+    "cnn": ({}, IMAGES),
+    "resnet18": ({"width": 16}, IMAGES),
+    "resnet18, wide stem": ({"width": 16, "stem": 7}, IMAGES),
+    "resnet34": ({"width": 8}, IMAGES),
+    "resnet50": ({"width": 8}, IMAGES),
+    "vit": ({"dim": 48, "depth": 2}, IMAGES),
+    "gpt": ({"dim": 48, "depth": 2, "dropout": "0.1"}, "file://book.txt"),
+}
+
+
+def test_every_built_in_model_has_a_row() -> None:
+    assert {row.partition(",")[0] for row in REPEATABLE} == set(models.REGISTRY)
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize("row", REPEATABLE)
+def test_a_deterministic_job_gives_the_same_bytes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, precision: str
+) -> None:
+    (tmp_path / "book.txt").write_bytes(b"the quick brown fox jumps over the lazy dog. " * 400)
+    monkeypatch.setenv("CYXWIZ_DATA_ROOT", str(tmp_path))
+    options, uri = REPEATABLE[row]
+    spec = {
+        "model": {"name": row.partition(",")[0], "options": options},
+        "dataset": {"uri": uri, "contextLength": 32},
+        "maxSteps": 30,
+        "batchSize": 32,
+        "deterministic": True,
+        "precision": precision,
+    }
+    digests: list[str] = []
+    for attempt in ("first", "second"):
+        code, records = run_job(tmp_path / attempt, spec)
+        assert code == ExitCode.SUCCEEDED, records[-1]
+        digests.append(records[-1].sha256 if isinstance(records[-1], ModelRecord) else "")
+    assert digests[0] == digests[1] != ""
 
 
 def test_text_and_tables_are_captured_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(channels, width, stem, stride=1 if stem == 3 else 2, padding=stem // 2, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        self.pool = nn.Identity() if stem == 3 else nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = nn.Identity() if stem == 3 else HalveOverlapping()
         block = Bottleneck if bottleneck else BasicBlock
         stages: list[nn.Module] = []
         before = width
@@ -82,3 +83,20 @@ def _shortcut(before: int, after: int, stride: int) -> nn.Module:
     if stride == 1 and before == after:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+
+
+class HalveOverlapping(nn.Module):
+    """(..., height, width) to half of both, rounded up: the largest around every second pixel, three by three."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not torch.are_deterministic_algorithms_enabled():
+            return functional.max_pool2d(images, 3, stride=2, padding=1)
+        # The backward pass of max_pool2d on CUDA adds in any order, and torch refuses it.
+        padded = functional.pad(images, (1, 1, 1, 1), value=float("-inf"))
+        height, width = images.shape[-2], images.shape[-1]
+        rows = _largest([padded[..., first : first + height : 2, :] for first in range(3)])
+        return _largest([rows[..., first : first + width : 2] for first in range(3)])
+
+
+def _largest(values: list[Tensor]) -> Tensor:
+    return torch.maximum(torch.maximum(values[0], values[1]), values[2])

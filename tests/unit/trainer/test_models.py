@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from cyxwiz_trainer import models
 from cyxwiz_trainer.failures import UserError
+from cyxwiz_trainer.networks.cnn import Halve
+from cyxwiz_trainer.networks.resnet import HalveOverlapping
 
 
 @pytest.mark.parametrize(
@@ -95,3 +101,24 @@ def test_a_model_for_images_refuses_what_it_cannot_take(
 ) -> None:
     with pytest.raises(UserError, match=words):
         models.build(models.parse_options(name, options), shape, 2)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode("default")
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 7, 5), (1, 1, 2, 9)])
+@pytest.mark.parametrize(("pool", "arguments"), [(Halve(), (2,)), (HalveOverlapping(), (3, 2, 1))])
+def test_pooling_that_can_be_repeated_is_the_one_of_torch(
+    pool: nn.Module, arguments: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    images, same = (torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
+    ours, theirs = pool(images), functional.max_pool2d(same, *arguments)
+    assert torch.equal(ours, theirs)
+    for pooled in (ours, theirs):
+        (pooled * torch.arange(pooled.numel()).reshape(pooled.shape)).sum().backward()
+    torch.testing.assert_close(images.grad, same.grad)
