@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest
+# Tests wait for processes more than they compute; a file stays on one worker, so its cluster is started once.
+WORKERS ?= 3
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-process test-api test-gpu check format generate lock clean
@@ -30,16 +33,16 @@ demo: $(READY) ## Four jobs on a real control plane on this machine; KEEP=1 keep
 
 test: $(READY) ## All tests that need neither root nor a GPU
 	@$(BIN)/cyxwiz-devcluster build
-	@$(PYTEST) tests/unit tests/process tests/api
+	@$(PYTEST) $(PARALLEL) tests/unit tests/process tests/api
 
 test-unit: $(READY) ## Decisions, schema, import rules: seconds
-	@$(PYTEST) tests/unit
+	@$(PYTEST) $(PARALLEL) tests/unit
 
 test-process: $(READY) ## Trainer, runner and dev cluster as real processes
-	@$(PYTEST) tests/process
+	@$(PYTEST) $(PARALLEL) tests/process
 
 test-api: $(READY) ## The whole thread on a real API server
-	@$(PYTEST) tests/api
+	@$(PYTEST) $(PARALLEL) tests/api
 
 test-gpu: $(READY) ## The thread on this machine's NVIDIA GPU
 	@$(PYTEST) tests/gpu
