@@ -24,6 +24,7 @@ from .reasons import (
 from .training_job import (
     Assignment,
     AttemptRecord,
+    Control,
     Execution,
     Progress,
     RestoreFrom,
@@ -46,6 +47,7 @@ __all__ = [
     "ComputeNodeStatus",
     "Condition",
     "ConditionType",
+    "Control",
     "Execution",
     "Failure",
     "Intent",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from .base import Count, Line, MicroTime, Model, Name, Sentence, Timestamp, Word
 from .conditions import Conditions
@@ -154,8 +154,51 @@ class CheckpointSpec(Model):
     """How many of the newest checkpoints to keep; the best is kept beside them."""
 
 
+class Control(Model):
+    """Orders to a job under way. They stand until they are changed: a later attempt begins with them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self == oldSelf || self.generation > oldSelf.generation",
+                    "message": "raise control.generation with every change: status.execution.control names the one "
+                    "that was taken up",
+                }
+            ]
+        }
+    )
+
+    generation: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    """Number of this order: larger than that of the one before."""
+    checkpoint_now: bool = False
+    """Save a checkpoint as soon as the order is heard; once for each generation."""
+    stop_after_epoch: bool = False
+    """End training after the epoch in progress, evaluate and export: the job succeeds."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """In place of spec.epochs: more, or fewer. Never ends before the epoch in progress does. Schedules run as if it had
+    been this number from the beginning."""
+    learning_rate: Annotated[float, Field(gt=0, le=100)] | None = None
+    """In place of hyperparameters.learningRate, from the next step on; its schedule goes on."""
+
+
 class TrainingJobSpec(Model):
-    """What the user asks for. Immutable but for suspend, cancel and priority."""
+    """What the user asks for. Immutable but for suspend, cancel, priority and control."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.control) || !has(oldSelf.control)",
+                    "message": "control cannot be removed: change its fields, and raise its generation",
+                },
+                {
+                    "rule": "!has(self.control) || !has(self.control.epochs) || !has(self.maxSteps)",
+                    "message": "control.epochs cannot be set: this job is counted in maxSteps",
+                },
+            ]
+        }
+    )
 
     job_type: Literal["Training"] = "Training"
     """What to do with the model: Training."""
@@ -201,9 +244,11 @@ class TrainingJobSpec(Model):
     """Seconds after the end at which the object is deleted; absent means never."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When the state of training is saved."""
+    control: Control | None = None
+    """Orders to a job under way: a checkpoint now, another end, another learning rate."""
 
 
-MUTABLE_SPEC_FIELDS = frozenset({"suspend", "cancel", "priority"})
+MUTABLE_SPEC_FIELDS = frozenset({"suspend", "cancel", "priority", "control"})
 
 
 class RestoreFrom(Model):
@@ -359,6 +404,15 @@ class DataFacts(Model):
     """SHA-256 over the decoded samples and labels."""
 
 
+class ControlTaken(Model):
+    """The newest order of spec.control that training goes by."""
+
+    generation: Count
+    """Its generation."""
+    message: Line = ""
+    """What it changed and from which step on."""
+
+
 class Execution(Model):
     """What the node's agent reports. Written by that agent alone."""
 
@@ -386,6 +440,8 @@ class Execution(Model):
     """How far training is."""
     checkpoint: CheckpointRecord | None = None
     """The newest complete checkpoint."""
+    control: ControlTaken | None = None
+    """The newest order of spec.control that training goes by; absent until there is one."""
     model: ModelArtifact | None = None
     """The trained weights."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, Reason, State, TrainingJob
+from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, Control, Reason, State, TrainingJob
 from cyxwiz_protocol.runner_api import JobProcess
 
 from .admission import Refusal
@@ -43,6 +43,8 @@ class Picture:
     progress_due: bool
     draining: bool = False
     """The node's owner wants its jobs to leave."""
+    handed_control: int = 0
+    """Generation of the newest `spec.control` that the trainer was given."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Steer:
+    """Hand the trainer the present `spec.control`."""
+
+    control: Control
+
+
+@dataclass(frozen=True)
 class ReportProgress:
     """Report how far it is."""
 
@@ -91,7 +100,7 @@ class ReportEnd:
     wish: Wish | None
 
 
-Action = Wait | Leave | Confirm | Start | Reject | Stop | ReportProgress | ReportEnd
+Action = Wait | Leave | Confirm | Start | Reject | Stop | Steer | ReportProgress | ReportEnd
 
 
 def decide(now: Picture) -> Action:
@@ -120,6 +129,9 @@ def decide(now: Picture) -> Action:
         return Stop(wish.grace_s)
     if not now.confirmed and now.lease_valid:
         return Confirm()
+    control = job.spec.control
+    if wish is None and control is not None and control.generation > now.handed_control:
+        return Steer(control)
     return ReportProgress() if now.progress_due else Wait()
 
 

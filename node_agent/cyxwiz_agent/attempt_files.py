@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cyxwiz_crds import TrainingJob
+from cyxwiz_crds import Control, TrainingJob
 from cyxwiz_crds.training_job import RestoreFrom
 from cyxwiz_protocol.job_folder import JobFolder, Tail, open_regular, write_json
 from cyxwiz_protocol.order import JobOrder
@@ -54,6 +54,10 @@ class AttemptFiles:
             restore_from=self._restore_folder(assignment.restore_from),
         )
         write_json(self._folder.order, order.wire())
+
+    def write_control(self, control: Control) -> None:
+        """The trainer finds the order in its folder. Raises OSError, such as for a folder that the job has spoilt."""
+        write_json(self._folder.control, control.wire(), for_all=True)
 
     def _restore_folder(self, restore: RestoreFrom | None) -> str | None:
         """The checkpoint's folder on this machine; None when it lies elsewhere or is gone."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Progress, size_text
-from cyxwiz_crds.training_job import CheckpointRecord, DataFacts, ModelArtifact
+from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts, ModelArtifact
 from cyxwiz_protocol.records import (
     CheckpointedRecord,
+    ControlRecord,
     EpochRecord,
     FailureRecord,
     ModelRecord,
@@ -17,6 +18,7 @@ from cyxwiz_protocol.records import (
 )
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+LONGEST_LINE = 256
 CURVE_POINTS = 16
 HISTORY_POINTS = 32
 
@@ -29,6 +31,7 @@ class Facts:
     progress: ProgressRecord | None = None
     epoch: EpochRecord | None = None
     checkpoint: CheckpointedRecord | None = None
+    control: ControlRecord | None = None
     model: ModelRecord | None = None
     failure: FailureRecord | None = None
     losses: tuple[float, ...] = ()
@@ -47,6 +50,8 @@ class Facts:
                 return replace(self, epoch=record, losses=(*self.losses, record.loss), best_accuracy=best)
             case CheckpointedRecord():
                 return replace(self, checkpoint=record)
+            case ControlRecord():
+                return replace(self, control=record)
             case ModelRecord():
                 return replace(self, model=record)
             case FailureRecord():
@@ -89,6 +94,14 @@ def checkpoint_report(facts: Facts, node: str, assignment_id: str) -> Checkpoint
         return None
     uri = f"node://{node}/{assignment_id}/{record.folder}"
     return CheckpointRecord(step=record.step, epoch=record.epoch, digest=record.digest, uri=uri)
+
+
+def control_report(facts: Facts) -> ControlTaken | None:
+    """The newest order of spec.control that training goes by."""
+    record = facts.control
+    if record is None:
+        return None
+    return ControlTaken(generation=max(record.generation, 0), message=record.message[:LONGEST_LINE])
 
 
 def model_report(facts: Facts, node: str, assignment_id: str) -> ModelArtifact | None:

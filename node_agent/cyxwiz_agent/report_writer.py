@@ -32,6 +32,12 @@ class ReportWriter:
         self._next = 0.0
 
     @property
+    def control_told(self) -> int | None:
+        """Generation of the newest order of spec.control that was reported as taken up."""
+        control = self._reported.control if self._reported else None
+        return control.generation if control else None
+
+    @property
     def progress_due(self) -> bool:
         """Whether progress may be told again."""
         return time.monotonic() >= self._next

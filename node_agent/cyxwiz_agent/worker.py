@@ -8,7 +8,7 @@ import time
 
 from pydantic import ValidationError
 
-from cyxwiz_crds import Failure, State, TrainingJob
+from cyxwiz_crds import Control, Failure, State, TrainingJob
 from cyxwiz_kube import ApiError, NotFound, paths
 from cyxwiz_protocol.runner_api import JobProcess, RunRequest
 
@@ -45,6 +45,7 @@ class Worker:
         self._reports = ReportWriter(node, job, self.assignment_id)
         self._confirmed_in = 0
         self._stopping = False
+        self._handed_control = 0
         self._unsure = False
         self._wake = asyncio.Event()
 
@@ -105,7 +106,8 @@ class Worker:
             refusal=self._refusal() if process is None else None,
             room_is_coming=self._node.something_leaves(),
             draining=self._node.draining(),
-            progress_due=self._reports.progress_due,
+            progress_due=self._reports.progress_due or self._has_obeyed(),
+            handed_control=self._handed_control,
         )
 
     def _refusal(self) -> Refusal | None:
@@ -131,6 +133,8 @@ class Worker:
                 log.info("%s told to stop within %.0f s", self.key, grace_s)
                 await self._runner.stop(self.assignment_id, grace_s)
                 self._stopping = True
+            case attempt.Steer(control):
+                self._steer(control)
             case attempt.ReportProgress():
                 self._reports.progress_told()
                 await self._report(Telling(State.RUNNING))
@@ -152,6 +156,7 @@ class Worker:
         if not attempt.is_mine(self.job, self.assignment_id) or attempt.wish_for(self.job) is not None:
             return
         self._files.write_order(self.job, simulated=self._node.devices().simulated)
+        self._handed_control = self.job.spec.control.generation if self.job.spec.control else 0
         answer = await self._runner.run(self._request(self.job))
         if answer.ok:
             log.info("%s started, attempt %s", self.key, self.job.status.attempt)
@@ -176,6 +181,21 @@ class Worker:
             memory_bytes=resources.memory_bytes,
             deadline=self._lease.deadline,
         )
+
+    def _steer(self, control: Control) -> None:
+        """The trainer finds the order in its folder. Given again after a restart of the agent, it changes nothing."""
+        try:
+            self._files.write_control(control)
+        except OSError as error:  # its own folder, which it may have spoilt
+            log.warning("%s: spec.control not handed over: %s", self.key, error)
+        else:
+            log.info("%s: spec.control %d handed over", self.key, control.generation)
+        self._handed_control = control.generation
+
+    def _has_obeyed(self) -> bool:
+        """The trainer has acknowledged the newest order, and that was not reported yet."""
+        taken = self.facts.control.generation if self.facts.control else None
+        return taken == self._handed_control and taken != self._reports.control_told
 
     async def _confirm(self) -> None:
         """Its process may compute on in the present epoch, if the assignment still stands.

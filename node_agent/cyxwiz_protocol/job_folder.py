@@ -2,6 +2,7 @@
 
     <state>/jobs/<assignment id>/
         job.json        the order, written by the agent before the runner hears of it
+        control.json    spec.control as it is now, where that has changed since; written by the agent
         deadline        8 bytes, little-endian double: boot time after which nothing may compute; written by the runner
         metrics.jsonl   one record a line, appended by the trainer
         trainer.log     what the job's processes print
@@ -50,6 +51,10 @@ class JobFolder:
         return self.path / "job.json"
 
     @property
+    def control(self) -> Path:
+        return self.path / "control.json"
+
+    @property
     def deadline(self) -> Path:
         return self.path / "deadline"
 
@@ -74,19 +79,23 @@ class JobFolder:
         return self.path / "model"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """`path` holds `content`, or what it held before: never a part."""
+def write_whole(path: Path, content: bytes, *, for_all: bool = False) -> None:
+    """`path` holds `content`, or what it held before: never a part. Whoever gets to it may read it, with `for_all`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    # Never through a link that a job has put there.
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
+        if for_all:
+            os.fchmod(file.fileno(), 0o644)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, for_all: bool = False) -> None:
     """`path` holds `value` as JSON, whole."""
-    write_whole(path, json.dumps(value, allow_nan=False).encode() + b"\n")
+    write_whole(path, json.dumps(value, allow_nan=False).encode() + b"\n", for_all=for_all)
 
 
 def write_deadline(folder: JobFolder, boot_time: float) -> None:

@@ -98,6 +98,16 @@ class CheckpointedRecord(Model):
     """The best evaluation so far came just before it; it is kept until a better one."""
 
 
+class ControlRecord(Model):
+    """An order of `spec.control` is taken up, and what it asked to be saved is saved."""
+
+    kind: Literal["control"] = "control"
+    t: float
+    generation: int
+    message: str
+    """What it changed, for people."""
+
+
 class ModelRecord(Model):
     """The trained weights are complete on disk."""
 
@@ -121,7 +131,7 @@ class FailureRecord(Model):
     """What happened and what to do, for the job's author."""
 
 
-Record = StartedRecord | ProgressRecord | EpochRecord | CheckpointedRecord | ModelRecord | FailureRecord
+Record = StartedRecord | ProgressRecord | EpochRecord | CheckpointedRecord | ControlRecord | ModelRecord | FailureRecord
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 LONGEST_LINE_BYTES = 65_536

@@ -28,6 +28,7 @@ from .models import Options
 from .optimizer import Optimizer
 from .reporter import Reporter
 from .schedule import Plan
+from .steering import Steering
 from .tasks import task_named
 
 _LONGEST_MESSAGE = 1000
@@ -153,6 +154,7 @@ class Parts:
             average=None if hyper.ema is None else Average(model, hyper.ema),
             checkpoints=Checkpoints(folder.checkpoints, spec.checkpoint.keep, Identity.of(spec, self.data.sha256)),
             reporter=reporter,
+            steering=Steering(folder.control, spec.control),
             fence=fence,
             stop=stop,
         )

@@ -24,6 +24,7 @@ from .reporter import Reporter
 from .reports import Reports
 from .run_ahead import RunAhead
 from .schedule import Plan, learning_rate
+from .steering import Steering, acknowledge, steered, steered_hyper
 from .step import Step
 from .tasks import Task
 from .totals import Totals
@@ -45,6 +46,7 @@ class Training:
     average: Average | None
     checkpoints: Checkpoints
     reporter: Reporter
+    steering: Steering
     fence: Fence
     stop: Stop
 
@@ -60,13 +62,19 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
     Raises Diverged when the loss is no number. Sums are read about once a second, so up to that much is computed
     after it; no checkpoint is written from it.
     """
-    hyper, plan, device = run.spec.hyperparameters, run.plan, run.device
+    device = run.device
     network = nn.Sequential(run.standardize, run.model).train()
 
     note = None
     if restore_from is not None:  # before anything is captured
         note = run.checkpoints.restore(restore_from, state, run.model, run.optimizer, run.average)
     restored_step = state.step
+
+    control = run.steering.control
+    plan = steered(run.plan, control, state.step)
+    hyper = steered_hyper(run.spec.hyperparameters, control)
+    if control is not None:
+        acknowledge(run.reporter, control, plan, state.step, saved=False)
     if state.is_exhausted(hyper.early_stopping, plan):
         plan = plan.ending_at(state.step)
 
@@ -111,6 +119,12 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         if (sums := totals.poll()) is not None:
             report.progress(plan, epoch, sums, rate)
 
+        if (control := run.steering.news()) is not None:
+            plan = steered(run.plan, control, state.step)
+            hyper = steered_hyper(run.spec.hyperparameters, control)
+            report.peak_learning_rate = hyper.learning_rate
+
+        to_save = control is not None and control.checkpoint_now
         if position + 1 == plan.steps_per_epoch or state.step == plan.total_steps:
             sums = totals.read()  # sync: once per epoch
             report.progress(plan, epoch, sums, rate)
@@ -124,8 +138,11 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
                 report.progress(plan, epoch, sums, rate)
             report.epoch(plan, epoch, sums, held_out)
             totals.reset()
-            if (epoch + 1) % run.spec.checkpoint.every_epochs == 0 or state.step == plan.total_steps:
-                _save(run, plan, state, totals, report)
+            to_save |= (epoch + 1) % run.spec.checkpoint.every_epochs == 0 or state.step == plan.total_steps
+        if to_save:
+            _save(run, plan, state, totals, report)
+        if control is not None:
+            acknowledge(run.reporter, control, plan, state.step, saved=control.checkpoint_now)
 
     if state.step == restored_step:  # the earlier attempt had done every step and not yet written the model
         _tell_started(run, restored_step, note, None)

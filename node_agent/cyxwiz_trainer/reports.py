@@ -28,7 +28,8 @@ class Reports:
         self._reporter = reporter
         self._has_accuracy = task.has_accuracy
         self._device = device
-        self._peak_learning_rate = peak_learning_rate
+        self.peak_learning_rate = peak_learning_rate
+        """Of the schedule in force."""
         self._begun = self._beat = time.monotonic()
         self._rate = Rate(self._begun, restored_step)
 
@@ -95,4 +96,4 @@ class Reports:
         return sums.accuracy(plan.batch_size) if self._has_accuracy else None
 
     def _diverged(self, epoch: int, step: int) -> Diverged:
-        return diverged(epoch + 1, step, self._peak_learning_rate)
+        return diverged(epoch + 1, step, self.peak_learning_rate)

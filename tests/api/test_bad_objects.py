@@ -79,6 +79,13 @@ BAD: list[tuple[str, Any, str]] = [
     ("resources.memory", 8, "spec.resources.memory in body must be of type string"),
     ("resources.gpuMemory", "0Gi", SIZE),
     ("resources.gpuMemory", "4 GB", SIZE),
+    ("control", {"epochs": 3}, "spec.control.generation: Required value"),
+    ("control", {"generation": 0}, "spec.control.generation in body should be greater than or equal to 1"),
+    ("control", {"generation": "1"}, "spec.control.generation in body must be of type integer"),
+    ("control", {"generation": 1, "epochs": 0}, "spec.control.epochs in body should be greater than or equal to 1"),
+    ("control", {"generation": 1, "learningRate": -0.1}, "spec.control.learningRate in body should be greater than 0"),
+    ("control", {"generation": 1, "checkpointNow": 1}, "spec.control.checkpointNow in body must be of type boolean"),
+    ("control", {"generation": 1, "stop": True}, 'unknown field "spec.control.stop"'),
     ("epoch", 5, 'unknown field "spec.epoch"'),
     ("hyperparameters.lr", 0.1, 'unknown field "spec.hyperparameters.lr"'),
     ("model.opts", {}, 'unknown field "spec.model.opts"'),
@@ -121,3 +128,28 @@ async def test_the_smallest_job_is_accepted_with_its_defaults_and_is_pending(adm
     assert job["spec"]["hyperparameters"]["optimizer"] == "sgd"
     listed = await admin.list(paths.training_jobs(namespace), field_selector="status.phase=Pending")
     assert [item["metadata"]["uid"] for item in listed["items"]] == [job["metadata"]["uid"]]
+
+
+async def test_a_job_counted_in_steps_cannot_be_given_more_epochs(admin: Kube, namespace: str) -> None:
+    body = job_with("maxSteps", 100)
+    body["spec"]["control"] = {"generation": 1, "epochs": 3}
+    with pytest.raises(Invalid, match="cannot be set: this job is counted in maxSteps"):
+        await admin.create(paths.training_jobs(namespace), body)
+
+
+async def test_orders_to_a_job_are_numbered_and_cannot_be_withdrawn(admin: Kube, namespace: str) -> None:
+    job = await admin.create(paths.training_jobs(namespace), job_with("epochs", 3))
+    path = paths.training_job(namespace, job["metadata"]["name"])
+
+    async def order(control: Any) -> dict[str, Any]:
+        return (await admin.merge_patch(path, {"spec": {"control": control}}))["spec"]["control"]
+
+    await order({"generation": 1, "learningRate": 0.1})
+    assert (await order({"generation": 1}))["learningRate"] == 0.1, "saying it again changes nothing"
+    for same in ({"generation": 1, "learningRate": 0.2}, {"epochs": 4}, {"generation": 0, "epochs": 4}):
+        with pytest.raises(Invalid, match=r"raise control.generation|greater than or equal to 1"):
+            await order(same)
+    with pytest.raises(Invalid, match="control cannot be removed"):
+        await order(None)
+    changed = await order({"generation": 2, "learningRate": None, "epochs": 4})
+    assert changed == {"generation": 2, "epochs": 4, "checkpointNow": False, "stopAfterEpoch": False}

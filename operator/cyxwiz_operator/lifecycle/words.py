@@ -9,7 +9,7 @@ def success(job: JobView) -> str:
     """Trained 5 epochs in 4 s on node-a (Warm): validation accuracy 0.9722. Model 93 KB, sha256 1f2e…"""
     status = job.status
     execution, assignment = status.execution, status.assignment
-    epochs = job.job.spec.epochs
+    epochs = _epochs(job)
     text = f"Trained {epochs} epoch{'s' if epochs != 1 else ''}"
     if execution is None or assignment is None:
         return f"{text}."
@@ -72,6 +72,13 @@ def retry(failure: str, message: str, retry_at: str | None) -> str:
     if not text.endswith((".", "!", "?", "…")):
         text += "."
     return f"{text} Tried again {f'after {retry_at}' if retry_at else 'as soon as there is a place'}."
+
+
+def _epochs(job: JobView) -> int:
+    """Epochs that were trained: by order or early stopping others than were asked for."""
+    execution = job.status.execution
+    progress = execution.progress if execution else None
+    return (progress and progress.epoch) or job.job.spec.epochs
 
 
 def _had_checkpoint_elsewhere(job: JobView) -> bool:

@@ -9,6 +9,7 @@ import time
 from cyxwiz_platform import Platform
 from tests.thread import (
     TRAINS_WITHIN_S,
+    Object,
     apply_and_wait,
     condition,
     digits,
@@ -111,6 +112,43 @@ def test_a_suspended_job_gives_its_place_back_and_goes_on_from_its_checkpoint(th
         "trainingjob", "paused", lambda j: status_of(j).get("attempt") == 2 and stepping(j), what="on"
     )
     assert status_of(job)["execution"]["progress"]["step"] >= step
+
+
+def test_a_job_under_way_is_steered_from_kubectl_and_says_which_order_it_goes_by(thread: Platform) -> None:
+    apply_and_wait(thread, endless("steered"), stepping, "training")
+
+    def steer(generation: int, **control: object) -> Object:
+        patch = json.dumps({"spec": {"control": {"generation": generation, **control}}})
+        thread.cluster.run_kubectl("patch", "tj", "steered", "--type=merge", "-p", patch)
+        taken = "{.status.execution.control.generation}"
+        wait = ["wait", f"--for=jsonpath={taken}={generation}", "--timeout=60s", "trainingjob/steered"]
+        thread.cluster.run_kubectl(*wait, timeout=70)
+        return status_of(thread.get("trainingjob", "steered"))["execution"]
+
+    saved = steer(1, checkpointNow=True)
+    assert "checkpoint saved" in saved["control"]["message"]
+    assert saved["checkpoint"]["step"] > 0
+    assert "learning rate 0.001" in steer(2, learningRate=0.001, checkpointNow=False)["control"]["message"]
+    steer(3, stopAfterEpoch=True)
+    job = thread.wait_for("trainingjob", "steered", finished, what="a final phase")
+    status = status_of(job)
+    assert (status["phase"], status["attempt"]) == ("Succeeded", 1), status.get("summary")
+    progress = status["execution"]["progress"]
+    assert progress["learningRate"] == "0.001000"
+    epoch = progress["epoch"]
+    assert (progress["epochs"], progress["percent"]) == (f"{epoch}/{epoch}", "100%")
+    assert f"Trained {epoch} epoch" in status["summary"]
+
+
+def test_an_order_outlives_the_attempt_that_heard_it(thread: Platform) -> None:
+    apply_and_wait(thread, endless("ordered"), stepping, "training")
+    patch = ["patch", "tj", "ordered", "--type=merge", "-p"]
+    thread.cluster.run_kubectl(*patch, '{"spec":{"control":{"generation":1,"epochs":9000},"suspend":true}}')
+    thread.wait_for("trainingjob", "ordered", phase("Suspended"), what="Suspended")
+    thread.cluster.run_kubectl(*patch, '{"spec":{"suspend":false}}')
+    again = thread.wait_for("trainingjob", "ordered", stepping, what="training again", within_s=TRAINS_WITHIN_S)
+    assert status_of(again)["attempt"] == 2
+    assert status_of(again)["execution"]["progress"]["epochs"].endswith("/9000")
 
 
 def test_a_bind_happens_once_while_the_job_changes_all_the_time(thread: Platform) -> None:

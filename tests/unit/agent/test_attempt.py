@@ -17,24 +17,31 @@ from cyxwiz_agent.attempt import (
     ReportEnd,
     ReportProgress,
     Start,
+    Steer,
     Stop,
     Wait,
     decide,
 )
 from cyxwiz_agent.settings import STOP_GRACE_S
-from cyxwiz_crds import TrainingJob
+from cyxwiz_crds import Control, TrainingJob
 from cyxwiz_protocol.runner_api import JobProcess
 
 ID = "u1-1"
 
 
 def make_job(
-    execution: str | None = None, *, cancel: bool = False, phase: str = "Bound", **assignment: Any
+    execution: str | None = None,
+    *,
+    cancel: bool = False,
+    phase: str = "Bound",
+    control: Control | None = None,
+    **assignment: Any,
 ) -> TrainingJob:
     status: dict[str, Any] = {"phase": phase, "attempt": 1, "assignment": {"id": ID, "node": "n1", **assignment}}
     if execution is not None:
         status["execution"] = {"assignmentID": ID, "sequence": 1, "state": execution}
-    spec = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "cancel": cancel}
+    spec: dict[str, Any] = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "cancel": cancel}
+    spec |= {"control": control.wire()} if control else {}
     return TrainingJob.model_validate({"metadata": {"name": "j", "uid": "u1"}, "spec": spec, "status": status})
 
 
@@ -59,6 +66,8 @@ BASE = Picture(
 RUNNING = replace(BASE, job=make_job("Running"), process=make_process("Running"))
 REFUSAL = Refusal("NoFreeCPU", "needs 4 CPUs, 1 of 2 free")
 ELSEWHERE = make_job(id="u1-2", node="n2")
+SLOWER = Control(generation=3, learning_rate=0.001)
+STEERED = replace(RUNNING, job=make_job("Running", control=SLOWER))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,13 @@ ELSEWHERE = make_job(id="u1-2", node="n2")
         pytest.param(replace(RUNNING, draining=True), Stop(STOP_GRACE_S), id="the node is drained: a checkpoint"),
         pytest.param(
             replace(RUNNING, draining=True, process=make_process("Reaped")), ReportEnd(DRAINED), id="and it has left"
+        ),
+        pytest.param(STEERED, Steer(SLOWER), id="a new spec.control goes to the trainer"),
+        pytest.param(replace(STEERED, handed_control=3), Wait(), id="once"),
+        pytest.param(
+            replace(RUNNING, job=make_job("Running", control=SLOWER, intent="Yield", graceSeconds=7)),
+            Stop(7),
+            id="not when it is to leave",
         ),
         pytest.param(replace(RUNNING, job=None), Stop(STOP_GRACE_S), id="deleted: stopped within its grace"),
         pytest.param(replace(RUNNING, job=ELSEWHERE), Stop(0.0), id="bound elsewhere: killed at once"),
