@@ -143,6 +143,23 @@ class Allocation(Model):
     """Host memory in MiB given to jobs."""
 
 
+class Measured(Model):
+    """What a job that succeeded has shown of its workload on this node."""
+
+    workload: Word
+    """Model name and a digest of all that its speed and memory depend on: options, data, batch size, resources."""
+    device: Annotated[str, Field(max_length=96)]
+    """What it trained on: the GPU's product name, or CPU."""
+    samples_per_second: Word
+    """Training rate at its end."""
+    seconds_per_step: Word
+    """Mean over the attempt, evaluation and checkpoints included."""
+    steps_per_epoch: Count
+    """Optimizer steps of one epoch."""
+    gpu_memory_peak: Word | None = None
+    """Most memory it held of a GPU."""
+
+
 class Outcome(Model):
     """How one attempt ended on this node, as far as the node is to be judged by it."""
 
@@ -152,6 +169,8 @@ class Outcome(Model):
     """True when the node did its part."""
     ended_at: Timestamp
     """When."""
+    measured: Measured | None = None
+    """What it has shown of its workload; absent when it did not succeed, or did not train long enough."""
 
 
 class Reputation(Model):

@@ -80,6 +80,8 @@ class Reason:
     BACKING_OFF: Final = "BackingOff"
     PREEMPTING: Final = "Preempting"  # jobs of lower priority were told to leave for it
     RATE_OF_LOSS: Final = "TooManyNodesLost"
+    WOULD_START: Final = "WouldStart"  # answers of a dry run
+    WOULD_WAIT: Final = "WouldWait"
     INVALID: Final = "InvalidObject"
     # Life
     TRAINING: Final = "Training"

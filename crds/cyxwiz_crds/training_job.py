@@ -244,6 +244,9 @@ class TrainingJobSpec(Model):
     """Seconds after the end at which the object is deleted; absent means never."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When the state of training is saved."""
+    dry_run: bool = False
+    """True runs nothing: status answers where the job would start or why not, and, where earlier jobs showed it, the
+    memory and the time it needs. Nothing is reserved for it."""
     control: Control | None = None
     """Orders to a job under way: a checkpoint now, another end, another learning rate."""
 
@@ -303,6 +306,21 @@ class Scheduling(Model):
     """The best nodes with their score and its parts, best first."""
     rejected: Sentence | None = None
     """Nodes that cannot take the job now, counted by reason."""
+
+
+class DryRunAnswer(Model):
+    """What spec.dryRun asked. Written by the operator, once."""
+
+    node: Name | None = None
+    """Where the job would start at once; absent when it would wait."""
+    gpu_memory: Word = "unknown"
+    """Most memory it would hold of each GPU, such as 5.2Gi."""
+    duration: Word = "unknown"
+    """From its first step to its last, such as 1m40s."""
+    duration_seconds: Count | None = None
+    """The same in seconds."""
+    measured_on: Count = 0
+    """How many earlier jobs the two rest on: same model, data, batch size and resources, on the same kind of device."""
 
 
 class AttemptRecord(Model):
@@ -465,6 +483,8 @@ class TrainingJobStatus(Model):
     """The newest checkpoint of earlier attempts, which the next attempt goes on from where it can be read."""
     scheduling: Scheduling | None = None
     """How the job's place was or will be found."""
+    dry_run: DryRunAnswer | None = None
+    """What spec.dryRun asked."""
     conditions: Conditions = []
     """Scheduled, Running, Complete, Failed, Suspended and Finished."""
     history: Annotated[list[AttemptRecord], Field(max_length=10)] = []

@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Reason
 
-from .lifecycle import StatusChange, backing_off_nodes, bound, queued, review, told_to_yield
+from .lifecycle import StatusChange, answered, backing_off_nodes, bound, queued, review, told_to_yield
 from .scheduling import queueing
-from .scheduling.planning import Plan, Queued, plan
+from .scheduling.planning import Placement, Plan, Queued, plan
 from .scheduling.reserving import DEFAULT_RULES, PreemptionRules, held_node
 from .snapshot import ClusterSnapshot
 from .views import JobView
+from .workload import requirements_of
+
+QUESTIONS_A_PASS = 1
+"""Dry runs answered in one pass: each takes a plan of its own."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,16 @@ def decide(snapshot: ClusterSnapshot, *, most_binds: int, preemption: Preemption
             words = f"Preempted by {by.key} (priority {by.job.spec.priority}): saving a checkpoint."
             told = told_to_yield(seen[uid], snapshot.now, Reason.PREEMPTED, words)
             changes |= {uid: told} if told else {}
+    questions = [job for job in after if job.is_question and job.uid not in changes]
+    for job in questions[:QUESTIONS_A_PASS]:
+        answer = _answer(job, snapshot, after, most_binds, preemption)
+        changes |= {job.uid: answer} if answer else {}
     return Decisions(
         binds=tuple(binds),
         changes=tuple(changes.values()),
         explanations=tuple(explanations),
         waiting=Counter(waiting.reason for waiting in planned.waiting),
-        postponed=planned.postponed,
+        postponed=planned.postponed + len(questions[QUESTIONS_A_PASS:]),
     )
 
 
@@ -84,12 +92,38 @@ def _drained(snapshot: ClusterSnapshot, jobs: list[JobView]) -> dict[str, Status
     return found
 
 
-def _plan(snapshot: ClusterSnapshot, after: list[JobView], most_binds: int, preemption: PreemptionRules) -> Plan:
+def _answer(
+    job: JobView, snapshot: ClusterSnapshot, after: list[JobView], most_binds: int, preemption: PreemptionRules
+) -> StatusChange | None:
+    """What the scheduler would do with the job, were it in the queue; None where jobs before it come first."""
+    planned = _plan(snapshot, after, most_binds, preemption, question=job)
+    found = next((each for each in (*planned.placements, *planned.waiting) if each.job.uid == job.uid), None)
+    if found is None:
+        return None
+    by_name = snapshot.views
+    devices: set[str] = set()
+    if isinstance(found, Placement):
+        devices = {gpu.name for gpu in by_name[found.node].gpus if gpu.uuid in found.gpus} or {"CPU"}
+    shown = (outcome for node in by_name.values() for outcome in node.outcomes)
+    return answered(job, found, requirements_of(job.job.spec, shown, frozenset(devices)), snapshot.now)
+
+
+def _plan(
+    snapshot: ClusterSnapshot,
+    after: list[JobView],
+    most_binds: int,
+    preemption: PreemptionRules,
+    question: JobView | None = None,
+) -> Plan:
+    """The queue's places; with a `question`, those of the queue up to that job, as if it were one of it."""
     pool = queueing.pool_of(snapshot.nodes)
     taken = queueing.together(snapshot.usage, queueing.usage_of(snapshot.jobs, pool))
     # Those whose write is on its way stand in the queue too: else others would take their place meanwhile.
     awaited = [job for job in snapshot.jobs if job.uid in snapshot.awaited]
-    queue = queueing.order([job for job in (*after, *awaited) if job.is_pending], taken, pool)
+    pending = [job for job in (*after, *awaited) if job.is_pending]
+    queue = queueing.order([*pending, question] if question else pending, taken, pool)
+    if question is not None:
+        queue = queue[: next(place for place, job in enumerate(queue, 1) if job is question)]
     wall = snapshot.now.wall
     # As they will be once told what they are told now; a place given back in this pass is free in the next.
     told = {job.uid: job for job in after if job.status.assignment}

@@ -14,6 +14,7 @@ from cyxwiz_crds.compute_node import Outcome
 
 from .clock import seconds_since
 from .views import JobView
+from .workload import measured_by
 
 KEPT = 64
 """Bound of `status.reputation.outcomes`."""
@@ -48,9 +49,9 @@ def outcomes_of(view: JobView) -> list[tuple[str, Outcome]]:
     ]
     status = view.status
     if status.phase == Phase.SUCCEEDED and status.assignment and status.finished_at:
-        found.append(
-            (status.assignment.node, Outcome(job=status.assignment.id, good=True, ended_at=status.finished_at))
-        )
+        measured = measured_by(view)
+        outcome = Outcome(job=status.assignment.id, good=True, ended_at=status.finished_at, measured=measured)
+        found.append((status.assignment.node, outcome))
     return found
 
 

@@ -76,7 +76,14 @@ class JobView:
         """True when nothing but a place is missing."""
         job = self.job
         wanted = not (job.spec.cancel or job.spec.suspend or job.metadata.deletion_timestamp)
-        return wanted and not self.is_final and job.status.assignment is None
+        return wanted and not self.is_final and job.status.assignment is None and not job.spec.dry_run
+
+    @property
+    def is_question(self) -> bool:
+        """True for a dry run that was not answered yet."""
+        job = self.job
+        wanted = not (job.spec.cancel or job.spec.suspend or job.metadata.deletion_timestamp)
+        return wanted and not self.is_final and job.spec.dry_run
 
     @property
     def holds_capacity(self) -> bool:

@@ -15,7 +15,7 @@ def success(job: JobView) -> str:
         return f"{text}."
     progress = execution.progress
     if progress and progress.elapsed_seconds is not None:
-        text += f" in {_duration(progress.elapsed_seconds)}"
+        text += f" in {duration(progress.elapsed_seconds)}"
     text += f" on {assignment.node}"
     if execution.start:
         text += f" ({execution.start.partition(' ')[0]})"
@@ -86,7 +86,8 @@ def _had_checkpoint_elsewhere(job: JobView) -> bool:
     return assignment is not None and job.status.restore_from is not None and assignment.restore_from is None
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """45 s, 1 min 40 s, 2 h 5 min."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -52,6 +52,8 @@ class Waiting:
     holds: str | None = None
     """The node that is kept for it."""
     estimate: Estimate | None = None
+    why: str = ""
+    """The message without what is done about it, where something is."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +181,14 @@ class _Planner:
                 longest_run_s = longest_run_s_of(job, self._now)
                 self._candidates.append(Candidate(job.uid, demand, longest_run_s, frozenset(full)))
             return Waiting(job, position, reason, message)
-        node = self._nodes.names[hold.row]
+        node, why = self._nodes.names[hold.row], message
         if hold.leaving:
             reason = Reason.PREEMPTING
             plural = "s" if hold.leaving != 1 else ""
             message = f"Waits for {hold.leaving} job{plural} on {node} to leave. {message}"
         else:
             message = f"{message} The next place on {node} is kept for it."
-        return Waiting(job, position, reason, message, node, estimate_of(hold))
+        return Waiting(job, position, reason, message, node, estimate_of(hold), why)
 
 
 def explain(job: Demand, verdicts: Verdicts, nodes: NodeTable) -> tuple[str, str]:
