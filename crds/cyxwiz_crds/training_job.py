@@ -446,6 +446,8 @@ class Execution(Model):
     """What happened, in a sentence for the person who must act."""
     started_at: Timestamp | None = None
     """When the trainer was told to start."""
+    first_step_at: MicroTime | None = None
+    """When the first training step of this attempt was done."""
     ended_at: Timestamp | None = None
     """When its processes were gone."""
     start: Line | None = None

@@ -60,6 +60,8 @@ class Platform:
         self.logs.mkdir(parents=True, exist_ok=True)
         self.operator: PlatformProcess | None = None
         self.operator_port = 0
+        self.metrics_port = 0
+        """Where the operator serves /metrics."""
         self.machines: dict[str, Machine] = {}
 
     def __enter__(self) -> Platform:
@@ -89,8 +91,9 @@ class Platform:
         ).strip()
         kubeconfig = self.cluster.kubeconfig_for_token(token, self.folder / "operator.kubeconfig")
         self.operator_port = self.operator_port or free_port()
+        self.metrics_port = self.metrics_port or free_port()
         command = [sys.executable, "-m", "cyxwiz_operator", "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
-        command += ["--health-port", str(self.operator_port), "--metrics-port", str(free_port()), *flags]
+        command += ["--health-port", str(self.operator_port), "--metrics-port", str(self.metrics_port), *flags]
         self.operator = PlatformProcess("operator", command, self.logs / "operator.log")
         if wait:
             wait_ready(self.operator, self.operator_port)

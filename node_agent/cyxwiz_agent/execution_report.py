@@ -48,6 +48,7 @@ def execution_report(
         reason=telling.reason,
         message=(telling.message or note or "")[:LONGEST_MESSAGE] or None,
         started_at=started_at or telling.started_at,
+        first_step_at=_micro_time(facts.first_step_at),
         ended_at=telling.ended_at,
         start=_start_text(process),
         device=_device_text(facts, process, simulated=simulated),
@@ -73,6 +74,14 @@ def is_same(report: Execution, earlier: Execution) -> bool:
 def timestamp(unix_time: float) -> str:
     """RFC 3339, UTC, whole seconds."""
     return datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(unix_time: float | None) -> str | None:
+    """RFC 3339, UTC, microseconds; None for what is no time, which a job's own code may have written."""
+    try:
+        return None if unix_time is None else datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def _start_text(process: JobProcess | None) -> str | None:

@@ -28,6 +28,8 @@ class Facts:
     """The newest of each kind of record."""
 
     started: StartedRecord | None = None
+    first_step_at: float | None = None
+    """Unix time; when `started` is said again it stays."""
     progress: ProgressRecord | None = None
     epoch: EpochRecord | None = None
     checkpoint: CheckpointedRecord | None = None
@@ -41,7 +43,8 @@ class Facts:
         """These facts and one record more."""
         match record:
             case StartedRecord():
-                return replace(self, started=record)
+                first = record.t if self.first_step_at is None else self.first_step_at
+                return replace(self, started=record, first_step_at=first)
             case ProgressRecord():
                 return replace(self, progress=record)
             case EpochRecord():

@@ -15,6 +15,8 @@ import pydantic
 from cyxwiz_crds import FINAL_PHASES, TrainingJob
 from cyxwiz_kube import ChangeKind, Kube, paths
 
+from .measuring import count_first_step
+from .metrics import Metrics
 from .views import JobView, Unreadable
 from .watched import Watched
 
@@ -45,11 +47,12 @@ async def job_stream(kube: Kube) -> AsyncIterator[JobView | Unreadable | Gone | 
                 yield Synced()
 
 
-async def follow_jobs(kube: Kube, watched: Watched) -> None:
+async def follow_jobs(kube: Kube, watched: Watched, metrics: Metrics) -> None:
     """`watched` holds the unfinished jobs from now on. Never returns."""
     async for seen in job_stream(kube):
         match seen:
             case JobView():
+                count_first_step(metrics, watched.jobs.get(seen.uid), seen)
                 watched.put_job(seen)
             case Unreadable():
                 watched.put_unreadable(seen)

@@ -1,10 +1,15 @@
-"""Every Prometheus series of the operator. No label holds the name of a job, user or namespace."""
+"""Every Prometheus series of the operator. No label holds the name of a job, user or namespace.
+
+What each means and which question it answers: docs/design/metrics.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+WAITS_S = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200, 86400)
 
 
 class Metrics:
@@ -14,11 +19,37 @@ class Metrics:
         self._registry = CollectorRegistry()
         r = self._registry
         self.waiting = Gauge("cyxwiz_queue_jobs", "Jobs that wait for a place, by reason", ["reason"], registry=r)
+        self.wait = Histogram(
+            "cyxwiz_queue_wait_seconds",
+            "From the moment a job began to wait to its binding, by the last reason it was told",
+            ["reason"],
+            buckets=WAITS_S,
+            registry=r,
+        )
+        self.estimate_error = Histogram(
+            "cyxwiz_start_estimate_error_seconds",
+            "How far the start told last (status.scheduling.estimatedStart) was from the binding",
+            ["confidence", "came"],
+            buckets=WAITS_S,
+            registry=r,
+        )
         self.held = Gauge("cyxwiz_ledger_entries", "Writes that the watch has not shown back yet", registry=r)
         self.bind_latency = Histogram(
             "cyxwiz_bind_latency_seconds",
             "From the job's creation (whole seconds, by the API server's clock) to its first binding",
-            buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),
+            buckets=WAITS_S,
+            registry=r,
+        )
+        self.time_to_first_step = Histogram(
+            "cyxwiz_time_to_first_step_seconds",
+            "From the job's creation (whole seconds) to the first training step of its first attempt",
+            buckets=WAITS_S,
+            registry=r,
+        )
+        self.start_time = Histogram(
+            "cyxwiz_start_seconds",
+            "From a binding to the first training step of that attempt, by the clocks of operator and node",
+            buckets=(0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
             registry=r,
         )
         self.passes = Counter("cyxwiz_passes", "Passes of the control loop that finished", registry=r)
@@ -33,6 +64,13 @@ class Metrics:
             "cyxwiz_api_writes", "Requests that change something, by kind and result", ["kind", "result"], registry=r
         )
         self.attempts = Counter("cyxwiz_attempts", "Attempts that ended, by outcome", ["outcome"], registry=r)
+        self.preemptions = Counter("cyxwiz_preemptions", "Jobs told to leave for one of higher priority", registry=r)
+        self.lost_training = Counter(
+            "cyxwiz_lost_training_seconds",
+            "Training since the last checkpoint of attempts that did not succeed, by outcome",
+            ["outcome"],
+            registry=r,
+        )
         self.nodes = Gauge("cyxwiz_nodes", "ComputeNodes by phase", ["phase"], registry=r)
         self.unreadable = Gauge("cyxwiz_unreadable_jobs", "Jobs whose content cannot be read", registry=r)
         self.loss_gate = Gauge(

@@ -100,7 +100,7 @@ class Runtime:
         cluster = Cluster(self._kube, settings.namespace, self._metrics)
         self._loop = ControlLoop(cluster, self.watched, self._leases, settings, self._metrics)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow_jobs(self._kube, self.watched), name="jobs")
+            tasks.create_task(follow_jobs(self._kube, self.watched, self._metrics), name="jobs")
             tasks.create_task(self._follow_leases(cluster), name="leases")
             await self._first_look_at_nodes(cluster)
             await self._recall_fair_share(self._loop)

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from .clock import Now, parse
+from .clock import Now
 from .cluster import ApiError, Cluster, Conflict, NotFound, Unavailable
 from .fencing import Fencing
 from .ledger import Ledger
 from .lifecycle import StatusChange
+from .measuring import count_change
 from .metrics import Metrics
 from .views import JobView
 
@@ -78,12 +79,7 @@ class Writer:
     def _count(self, change: StatusChange, after: JobView) -> None:
         if change.what != "queued":
             log.info(change.what, extra=_facts(change, after))
-        if change.outcome:
-            self._metrics.attempts.labels(change.outcome).inc()
-        created = after.job.metadata.creation_timestamp
-        if change.what == "bound" and after.attempt == 1 and created:
-            waited_s = (self._clock().wall - parse(created)).total_seconds()
-            self._metrics.bind_latency.observe(max(0.0, waited_s))
+        count_change(self._metrics, change, self._clock())
 
 
 def _node_left(change: StatusChange) -> str | None:

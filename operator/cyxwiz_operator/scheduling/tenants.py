@@ -53,15 +53,20 @@ class Tenant:
 
     def lost_work(self) -> float:
         """Device seconds since its last checkpoint: what is gone if it cannot save another in time."""
-        execution = self.job.status.execution
-        progress = execution.progress if execution else None
-        if execution is None or progress is None or not progress.elapsed_seconds or not progress.step:
-            return 0.0
-        assignment = self.job.status.assignment
-        began = assignment.restore_from.step if assignment and assignment.restore_from else 0
-        saved = max(began, execution.checkpoint.step if execution.checkpoint else 0)
-        share = (progress.step - saved) / max(1, progress.step - began)
-        return progress.elapsed_seconds * min(1.0, max(0.0, share)) * max(self.demand.gpus, 1)
+        return unsaved_training_s(self.job) * max(self.demand.gpus, 1)
+
+
+def unsaved_training_s(job: JobView) -> float:
+    """Seconds of training since the job's last checkpoint, or since this attempt began."""
+    execution = job.status.execution
+    progress = execution.progress if execution else None
+    if execution is None or progress is None or not progress.elapsed_seconds or not progress.step:
+        return 0.0
+    assignment = job.status.assignment
+    began = assignment.restore_from.step if assignment and assignment.restore_from else 0
+    saved = max(began, execution.checkpoint.step if execution.checkpoint else 0)
+    share = (progress.step - saved) / max(1, progress.step - began)
+    return progress.elapsed_seconds * min(1.0, max(0.0, share))
 
 
 def tenants_of(jobs: Iterable[JobView], nodes: NodeTable, now: Now) -> defaultdict[int, list[Tenant]]:
