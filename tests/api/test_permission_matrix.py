@@ -221,9 +221,10 @@ async def subjects(idle: Platform, tokens: dict[str, str]) -> AsyncIterator[dict
     tls = ssl.create_default_context(cafile=str(idle.cluster.ca_file))
     clients = {name: Subject(idle.cluster.server, tls, token.strip()) for name, token in tokens.items()}
     edit, unbound = clients["edit"], clients["unbound agent"]
+    jobs, leases = ROWS["trainingjobs"], ROWS["leases"]
     async with asyncio.timeout(60):
         while True:
-            if await edit.may("create", ROWS["trainingjobs"], {}) and not await unbound.may("create", ROWS["leases"], {}):
+            if await edit.may("create", jobs, {}) and not await unbound.may("create", leases, {}):
                 break
             await asyncio.sleep(0.2)
     yield clients
