@@ -105,6 +105,8 @@ class Inventory(Model):
     """Why there are no GPUs, or fewer than there might be."""
     torch_version: Word | None = None
     """PyTorch version of the node's trainers."""
+    warm_trainers: bool = False
+    """True when its runner keeps trainers ready, so that jobs start at once."""
     models: Annotated[list[Word], Field(max_length=64)] = []
     """Models its trainers know."""
     labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
@@ -158,6 +160,10 @@ class Measured(Model):
     """Optimizer steps of one epoch."""
     gpu_memory_peak: Word | None = None
     """Most memory it held of a GPU."""
+    data: Word | None = None
+    """What it read: the data set's uri, with a digest in place of the end of a long one."""
+    shared: bool = False
+    """True when other jobs may have used its devices at the same time."""
 
 
 class Outcome(Model):
@@ -178,8 +184,19 @@ class Reputation(Model):
 
     score: Annotated[str, Field(max_length=8)]
     """0.00 to 1.00."""
+    probation: Line | None = None
+    """Why it is given one job at a time; absent when it is not."""
     outcomes: Annotated[list[Outcome], Field(max_length=64)] = []
     """The newest outcomes, newest last."""
+
+
+class Span(Model):
+    """A time without a break."""
+
+    since: Timestamp
+    """Its begin."""
+    until: Timestamp
+    """Its end."""
 
 
 class ComputeNodeStatus(Model):
@@ -197,6 +214,8 @@ class ComputeNodeStatus(Model):
     """How reliable the node has been."""
     online_since: Timestamp | None = None
     """Since when the node is Online without a break."""
+    earlier_online: Annotated[list[Span], Field(max_length=16)] = []
+    """When it was Online before, within the last week, oldest first."""
     summary: Sentence | None = None
     """The node's state in words."""
     conditions: Conditions = []

@@ -45,6 +45,8 @@ def inventory(
         cuda_version=devices.cuda_version,
         driver_message=devices.message[:LONGEST_LINE] if devices.message else None,
         torch_version=snapshot.torch_version if snapshot else None,
+        # Not whether one is ready this moment: that changes with every start, and each change is a write.
+        warm_trainers=snapshot is not None and snapshot.torch_version is not None and snapshot.message is None,
         models=snapshot.models if snapshot else [],
         labels=labels,
         max_concurrent_jobs=capacity.max_jobs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cyxwiz_crds import ComputeNodeStatus, Condition, ConditionType, NodePhase, Reason, upsert
@@ -10,30 +10,44 @@ from cyxwiz_crds.compute_node import Allocation, Outcome, Reputation
 
 from .clock import Now
 from .node_table import NodeTable
-from .reputation import merged, score_of
+from .reputation import NO_SPEEDS, faults_in_a_row, is_on_probation, merged, score_of
+from .speeds import Speeds
+from .uptime import after_a_break
 from .views import Liveness, NodeView
 
 
 def review_node(
-    node: NodeView, liveness: Liveness, allocation: Allocation, outcomes: Iterable[Outcome], shut: bool, now: Now
+    node: NodeView,
+    liveness: Liveness,
+    allocation: Allocation,
+    outcomes: Iterable[Outcome],
+    shut: bool,
+    now: Now,
+    typical: Speeds = NO_SPEEDS,
 ) -> ComputeNodeStatus:
     """The node's status as it should be; equal to the present one when nothing has changed.
 
-    `outcomes` are those to be found in the jobs now, `shut` is true while too many nodes are silent to believe it.
+    `outcomes` are those to be found in the jobs now, `shut` is true while too many nodes are silent to believe it,
+    `typical` is the fleet's speed, as of when this node is looked at.
     """
     status = node.node.status
     phase = _phase(node, liveness)
     up = phase in (NodePhase.ONLINE, NodePhase.UNSCHEDULABLE, NodePhase.DRAINING)
     known = merged(node.outcomes, outcomes)
-    score = f"{score_of(known, now.wall):.2f}"
-    summary = _summary(node, phase, allocation, score, len(known))
+    score = f"{score_of(known, now.wall, typical):.2f}"
+    probation = _probation(known, now)
+    summary = _summary(node, phase, allocation, f"{score} from {len(known)} attempt{'s'[: len(known) != 1]}", probation)
+    broken = status.online_since is not None and not up
     said = [_ready(up, liveness, shut, summary, node), *_driver(node)]
     return status.model_copy(
         update={
             "phase": phase,
             "conditions": list(upsert(status.conditions, said, now.timestamp)),
             "allocation": allocation,
-            "reputation": Reputation(score=score, outcomes=known),
+            "reputation": Reputation(score=score, probation=probation, outcomes=known),
+            "earlier_online": after_a_break(status.online_since, node.earlier_online, now.wall, now.timestamp)
+            if broken
+            else list(node.earlier_online),
             "online_since": (status.online_since or now.timestamp) if up else None,
             "summary": summary,
         }
@@ -107,7 +121,14 @@ def _condition(type_: str, holds: bool, reason: str, message: str, generation: i
     )
 
 
-def _summary(node: NodeView, phase: str, allocation: Allocation, score: str, outcomes: int) -> str:
+def _probation(known: Sequence[Outcome], now: Now) -> str | None:
+    faults = faults_in_a_row(known, now.wall)
+    if not is_on_probation(known, now.wall):
+        return None
+    return f"Its last {faults} attempts failed by its fault: one job at a time until one succeeds, or for a day."
+
+
+def _summary(node: NodeView, phase: str, allocation: Allocation, score: str, probation: str | None) -> str:
     """1 job: 1 of 2 GPUs, 2 of 8 CPUs. Reputation 0.93 from 4 attempts."""
     if phase == NodePhase.OFFLINE:
         return "Its agent does not renew its Lease: is the agent running, and can it reach the API server?"
@@ -120,4 +141,5 @@ def _summary(node: NodeView, phase: str, allocation: Allocation, score: str, out
         text += f" Its jobs are told to leave: {node.draining_because}."
     elif phase == NodePhase.UNSCHEDULABLE:
         text += f" Takes no new jobs: {node.closed_because}."
-    return f"{text} Reputation {score} from {outcomes} attempt{'s' if outcomes != 1 else ''}."
+    text = f"{text} Reputation {score}."
+    return f"{text} {probation}" if probation else text

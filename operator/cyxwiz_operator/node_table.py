@@ -14,9 +14,10 @@ from operator import is_
 import numpy as np
 import numpy.typing as npt
 
-from .clock import seconds_since
-from .reputation import score_of
-from .views import Demand, JobView, Liveness, NodeView
+from .reputation import is_on_probation, score_of
+from .speeds import typical_speeds
+from .uptime import online_s
+from .views import Demand, JobView, Liveness, NodeView, data_of
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -61,7 +62,11 @@ class NodeTable:
     reputation: Floats
     """(N,) 0 to 1."""
     online_seconds: Floats
-    """(N,)"""
+    """(N,) within the last week."""
+    warm: Mask
+    """(N,) it keeps trainers ready."""
+    has_read: Mapping[str, Mask]
+    """Data set to (N,): its newest jobs have read it there. A data set that is missing nobody has read."""
 
     jobs: Ints
     """(N,) jobs that hold capacity."""
@@ -148,6 +153,7 @@ def own_demand(view: JobView, excluded: frozenset[str] = frozenset()) -> Demand:
         node_selector=tuple(sorted(spec.node_selector.items())),
         excluded=excluded,
         checkpoint_node=checkpoint_node(view),
+        data=data_of(spec.dataset.uri),
     )
 
 
@@ -172,6 +178,7 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
             total_mib[row, device] = gpu.memory_total_mi_b - (gpu.memory_reserved_mi_b or 0)
     cpus = _ints(view.cpus for view in views)
     memory_mib = _ints(view.memory_mib for view in views)
+    typical = typical_speeds(view.speeds for view in views)
     return NodeTable(
         names=tuple(view.name for view in views),
         labels=tuple(view.labels for view in views),
@@ -180,7 +187,7 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
         known=_bools(view.node.status.inventory is not None for view in views),
         online=np.zeros(count, bool),
         unschedulable=_bools(view.closed_because is not None for view in views),
-        max_jobs=_ints(UNBOUNDED_JOBS if view.max_jobs is None else view.max_jobs for view in views),
+        max_jobs=_ints(_most_jobs(view, wall) for view in views),
         cpus=cpus,
         memory_mib=memory_mib,
         gpus=_ints(len(view.gpus) for view in views),
@@ -188,14 +195,30 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
         gpu_degraded=degraded,
         gpu_total_mib=total_mib,
         compute_capability=_floats(view.compute_capability for view in views),
-        reputation=_floats(score_of(view.outcomes, wall) for view in views),
-        online_seconds=_floats(max(0.0, seconds_since(view.online_since, wall) or 0.0) for view in views),
+        reputation=_floats(score_of(view.outcomes, wall, typical) for view in views),
+        online_seconds=_floats(online_s(view.online_since, view.earlier_online, wall) for view in views),
+        warm=_bools(view.warm for view in views),
+        has_read=_has_read(views),
         jobs=np.zeros(count, np.int64),
         free_cpus=cpus.copy(),
         free_memory_mib=memory_mib.copy(),
         gpu_free_mib=total_mib.copy(),
         gpu_jobs=np.zeros((count, devices), np.int64),
     )
+
+
+def _most_jobs(view: NodeView, wall: datetime) -> int:
+    if is_on_probation(view.outcomes, wall):
+        return 1
+    return UNBOUNDED_JOBS if view.max_jobs is None else view.max_jobs
+
+
+def _has_read(views: Sequence[NodeView]) -> Mapping[str, Mask]:
+    found: dict[str, Mask] = {}
+    for row, view in enumerate(views):
+        for data in view.data:
+            found.setdefault(data, np.zeros(len(views), bool))[row] = True
+    return found
 
 
 def _ints(values: Iterable[int]) -> Ints:

@@ -19,6 +19,7 @@ from .node_review import allocations, review_node
 from .reputation import outcomes_of
 from .settings import Settings
 from .snapshot import ClusterSnapshot
+from .speeds import Speeds, typical_speeds
 from .views import JobView, NodeView
 from .watched import Watched
 from .writing import Writer
@@ -132,6 +133,7 @@ class Teller:
         outcomes = self._outcomes(snapshot)
         in_use = allocations(snapshot.nodes)
         now = snapshot.now
+        typical: Speeds | None = None
         due: list[tuple[NodeView, ComputeNodeStatus]] = []
         for name, view in snapshot.views.items():
             seen = view.node.status
@@ -141,7 +143,9 @@ class Teller:
             if self._node_right.get(name) == facts:
                 continue
             allocation = Allocation(**in_use[name]._asdict())
-            status = review_node(view, liveness, allocation, known, losses_held, now)
+            if typical is None:
+                typical = typical_speeds(each.speeds for each in snapshot.views.values())
+            status = review_node(view, liveness, allocation, known, losses_held, now, typical)
             at, phase = self._node_written.get(name, (float("-inf"), seen.phase))
             rested = now.boot - at >= self._settings.node_status_interval_s
             if status == seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -9,9 +10,12 @@ from functools import cached_property
 from typing import NamedTuple
 
 from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, ComputeNode, TrainingJob, TrainingJobStatus
-from cyxwiz_crds.compute_node import Gpu, Outcome
+from cyxwiz_crds.compute_node import Gpu, Outcome, Span
+
+from .speeds import Speeds, speeds_of
 
 _MIB = 2**20
+_LONGEST_DATA = 64
 
 
 class Liveness(Enum):
@@ -41,6 +45,8 @@ class Demand(NamedTuple):
     """Nodes that refused or failed this job a short while ago."""
     checkpoint_node: str | None
     """The node whose disk holds the job's newest checkpoint."""
+    data: str = ""
+    """The data set, as `data_of` names it."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,26 @@ class NodeView:
         reputation = self.node.status.reputation
         return reputation.outcomes if reputation else ()
 
+    @cached_property
+    def speeds(self) -> Speeds:
+        """What it has shown of workloads that had its devices for themselves."""
+        return speeds_of(self.outcomes)
+
+    @property
+    def data(self) -> frozenset[str]:
+        """Data sets that its newest jobs have read there."""
+        return frozenset(each.measured.data for each in self.outcomes if each.measured and each.measured.data)
+
+    @property
+    def warm(self) -> bool:
+        """It keeps trainers ready."""
+        inventory = self.node.status.inventory
+        return inventory is not None and inventory.warm_trainers
+
+    @property
+    def earlier_online(self) -> Sequence[Span]:
+        return self.node.status.earlier_online
+
     @property
     def online_since(self) -> str | None:
         return self.node.status.online_since
@@ -207,6 +233,11 @@ class Unreadable:
     """As it came."""
     problem: str
     """A sentence that names the field."""
+
+
+def data_of(uri: str) -> str:
+    """The uri, or its beginning and a digest: short enough for a status."""
+    return uri if len(uri) <= _LONGEST_DATA else f"{uri[:48]}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
 def _number(text: str | None) -> float:

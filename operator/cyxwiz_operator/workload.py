@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from cyxwiz_crds import TrainingJobSpec, size_bytes, size_text
 from cyxwiz_crds.compute_node import Measured, Outcome
 
-from .views import JobView
+from .speeds import number
+from .views import JobView, data_of
 
 _OF_THE_JOB = ("jobType", "model", "dataset", "task", "batchSize", "precision", "deterministic")
 _OF_THE_OPTIMIZER = ("optimizer", "accumulateSteps", "ema", "augment", "gradientClip")
@@ -40,7 +41,7 @@ def measured_by(job: JobView) -> Measured | None:
     if execution is None or assignment is None or progress is None or execution.data is None:
         return None
     device = (execution.device or "").partition(",")[0]
-    rate = _positive(progress.samples_per_second)
+    rate = number(progress.samples_per_second)
     steps = (progress.step or 0) - (assignment.restore_from.step if assignment.restore_from else 0)
     if not device or rate is None or steps <= 0 or "simulated" in (execution.device or ""):
         return None
@@ -55,6 +56,9 @@ def measured_by(job: JobView) -> Measured | None:
         seconds_per_step=f"{seconds / steps:.6f}",
         steps_per_epoch=max(1, samples // batch_size),
         gpu_memory_peak=progress.gpu_memory_peak,
+        data=data_of(spec.dataset.uri),
+        # CPU jobs share the machine's cores, memory bandwidth and turbo clocks with whatever else runs there.
+        shared=spec.resources.gpus == 0 or spec.resources.gpu_memory is not None,
     )
 
 
@@ -82,20 +86,11 @@ def requirements_of(spec: TrainingJobSpec, outcomes: Iterable[Outcome], devices:
         return None
     device = statistics.mode(each.device for each in shown)
     shown = [each for each in shown if each.device == device]
-    seconds_per_step = statistics.median(_positive(each.seconds_per_step) or 0.0 for each in shown)
+    seconds_per_step = statistics.median(number(each.seconds_per_step) or 0.0 for each in shown)
     steps = spec.max_steps or spec.epochs * int(statistics.median(each.steps_per_epoch for each in shown))
     peaks = [size for each in shown if (size := _size(each.gpu_memory_peak)) is not None]
     memory = size_text(max(peaks)) if peaks else None
     return Requirements(steps * seconds_per_step, memory, len(shown), device)
-
-
-def _positive(text: str | None) -> float | None:
-    """The number, where it is one above zero: what a job's own code may have written is not trusted further."""
-    try:
-        value = float(text or 0)
-    except ValueError:
-        return None
-    return value if 0 < value < float("inf") else None
 
 
 def _size(text: str | None) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cyxwiz_operator.node_table import Floats, NodeTable
+from cyxwiz_operator.uptime import WEEK_S
 from cyxwiz_operator.views import Demand
 
 WEIGHTS = {"reputation": 0.4, "availability": 0.3, "capability": 0.2, "uptime": 0.1}
@@ -20,7 +21,6 @@ BEST_COMPUTE_CAPABILITY = 10.0
 BEST_GPU_MEMORY_MIB = 80 * 1024
 BEST_CPUS = 64
 DEGRADED_FACTOR = 0.5
-UPTIME_HALF_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def score(job: Demand, nodes: NodeTable) -> Scores:
         "reputation": nodes.reputation,
         "availability": _availability(job, nodes),
         "capability": _capability(job, nodes),
-        "uptime": 1.0 - 0.5 ** (nodes.online_seconds / UPTIME_HALF_S),
+        "uptime": nodes.online_seconds / WEEK_S,
     }
     bonus = np.zeros(len(nodes), np.float64)
     if job.checkpoint_node in nodes.names:
@@ -68,14 +68,22 @@ def _availability(job: Demand, nodes: NodeTable) -> Floats:
 
 
 def _capability(job: Demand, nodes: NodeTable) -> Floats:
-    """For a GPU job: half architecture, half memory per GPU. For a CPU job: half cores, half the absence of GPUs."""
+    """0.4 for compute capability, 0.3 for the fit of memory, 0.2 for warm trainers, 0.1 for data read there before.
+
+    For a CPU job cores and the absence of GPUs take the place of the first two.
+    """
+    has_read = nodes.has_read.get(job.data)
+    ready = 0.2 * nodes.warm + (0.0 if has_read is None else 0.1 * has_read)
     if job.gpus == 0:
-        return 0.5 * np.minimum(nodes.cpus / BEST_CPUS, 1.0) + 0.5 * (nodes.gpus == 0)
+        return 0.4 * np.minimum(nodes.cpus / BEST_CPUS, 1.0) + 0.3 * (nodes.gpus == 0) + ready
     architecture = np.minimum(nodes.compute_capability / BEST_COMPUTE_CAPABILITY, 1.0)
     largest_mib = nodes.gpu_total_mib.max(axis=1, initial=0)
-    memory = np.minimum(largest_mib / BEST_GPU_MEMORY_MIB, 1.0)
+    if job.gpu_memory_mib is None:
+        memory = np.minimum(largest_mib / BEST_GPU_MEMORY_MIB, 1.0)
+    else:  # the smallest that is large enough: large ones stay for those who need them
+        memory = np.minimum(job.gpu_memory_mib / np.maximum(largest_mib, 1), 1.0)
     healthy = np.where(nodes.gpu_degraded.any(axis=1), DEGRADED_FACTOR, 1.0)
-    return healthy * (0.5 * architecture + 0.5 * memory)
+    return healthy * (0.4 * architecture + 0.3 * memory + ready)
 
 
 def _share(free: np.ndarray, total: np.ndarray) -> Floats:

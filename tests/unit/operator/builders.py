@@ -114,6 +114,7 @@ def make_node(
     memory_mib: int = 32768,
     labels: Mapping[str, str] | None = None,
     inventory: bool = True,
+    warm: bool = False,
     status: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> NodeView:
@@ -129,6 +130,7 @@ def make_node(
         for number in range(gpus)
     ]
     has = {"gpus": devices, "cpus": cpus, "memoryMiB": memory_mib, "labels": dict(labels or {})}
+    has["warmTrainers"] = warm
     return parse_node(
         {
             "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 1},

@@ -29,7 +29,7 @@ def free_devices(job: Demand, node: NodeView, jobs: Sequence[JobView]) -> list[s
     return found
 
 
-def first_refusal(job: Demand, node: NodeView, online: bool, jobs: Sequence[JobView]) -> str | None:
+def first_refusal(job: Demand, node: NodeView, online: bool, jobs: Sequence[JobView], wall: datetime) -> str | None:
     """The reason of the first check the node fails; None when it can take the job."""
     mine = here(node, jobs)
     known = node.node.status.inventory is not None
@@ -44,7 +44,7 @@ def first_refusal(job: Demand, node: NodeView, online: bool, jobs: Sequence[JobV
         "Offline": online and known,
         "Unschedulable": not node.node.spec.unschedulable,
         "BackingOff": node.name not in job.excluded,
-        "TooManyJobs": node.max_jobs is None or len(mine) < node.max_jobs,
+        "TooManyJobs": len(mine) < (1 if _on_probation(node, wall) else node.max_jobs or 1000),
         "NoFreeGPU": len(free_devices(job, node, jobs)) >= job.gpus,
         "NoFreeCPU": node.cpus - sum(other.job.spec.resources.cpus for other in mine) >= job.cpus,
         "NoFreeMemory": node.memory_mib - sum(other.memory_mib for other in mine) >= job.memory_mib,
@@ -68,6 +68,12 @@ def _reputation(node: NodeView, wall: datetime) -> float:
     return good / weights
 
 
+def _on_probation(node: NodeView, wall: datetime) -> bool:
+    newest = node.outcomes[-2:]
+    recent = [each for each in newest if (wall - parse(each.ended_at)).total_seconds() <= 24 * 3600]
+    return len(recent) == 2 and not any(each.good for each in recent)
+
+
 def _availability(job: Demand, node: NodeView, jobs: Sequence[JobView]) -> float:
     mine = here(node, jobs)
     parts = [
@@ -89,15 +95,21 @@ def _availability(job: Demand, node: NodeView, jobs: Sequence[JobView]) -> float
 
 
 def _capability(job: Demand, node: NodeView) -> float:
+    inventory = node.node.status.inventory
+    ready = 0.2 if inventory and inventory.warm_trainers else 0.0
+    ready += 0.1 if any(each.measured and each.measured.data == job.data for each in node.outcomes) else 0.0
     if job.gpus == 0:
-        return 0.5 * min(node.cpus / 64, 1) + 0.5 * (not node.gpus)
+        return 0.4 * min(node.cpus / 64, 1) + 0.3 * (not node.gpus) + ready
     largest = max((gpu.memory_total_mi_b for gpu in node.gpus), default=0)
-    value = 0.5 * min(node.compute_capability / 10, 1) + 0.5 * min(largest / (80 * 1024), 1)
+    fit = largest / (80 * 1024) if job.gpu_memory_mib is None else job.gpu_memory_mib / max(largest, 1)
+    value = 0.4 * min(node.compute_capability / 10, 1) + 0.3 * min(fit, 1) + ready
     return value * (0.5 if any(gpu.health == "Degraded" for gpu in node.gpus) else 1)
 
 
 def _uptime(node: NodeView, wall: datetime) -> float:
-    if node.online_since is None:
-        return 0.0
-    hours = max(0.0, (wall - parse(node.online_since)).total_seconds() / 3600)
-    return 1 - 0.5 ** (hours / 24)
+    week_s = 7 * 24 * 3600
+    ages = [((wall - parse(span.since)).total_seconds(), (wall - parse(span.until)).total_seconds())
+            for span in node.earlier_online]  # fmt: skip
+    ages += [((wall - parse(node.online_since)).total_seconds(), 0.0)] if node.online_since else []
+    online_s = sum(max(0.0, min(since_s, week_s) - until_s) for since_s, until_s in ages)
+    return min(online_s, week_s) / week_s

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cyxwiz_crds import ComputeNodeStatus
 from cyxwiz_crds.compute_node import Allocation, Outcome
 from cyxwiz_operator.node_review import allocations, review_node
-from cyxwiz_operator.reputation import KEPT, merged, outcomes_of, score_of
+from cyxwiz_operator.reputation import KEPT, is_on_probation, merged, outcomes_of, score_of
+from cyxwiz_operator.speeds import Speeds, speeds_of, typical_speeds
+from cyxwiz_operator.uptime import WEEK_S, online_s
 from cyxwiz_operator.views import JobView, Liveness, NodeView
 
 from .builders import NOW, START, ago, gpu_uuid, later, make_bound_job, make_job, make_node, make_table
@@ -81,6 +85,73 @@ def test_failures_lower_the_score_and_fade() -> None:
     old = score_of([outcome("a", False)], later(30 * 24 * 3600).wall)
     assert fresh == pytest.approx(0.6)
     assert fresh < old < 0.9
+
+
+def measured(name: str, rate: str, **fields: Any) -> Outcome:
+    """A good outcome of a job that trained at this rate."""
+    shown = {"workload": "cnn-1", "device": "Test GPU", "secondsPerStep": "0.1", "stepsPerEpoch": 10}
+    value = {"job": name, "good": True, "endedAt": ago(0), "measured": {**shown, "samplesPerSecond": rate, **fields}}
+    return Outcome.model_validate(value)
+
+
+def typical(*rates: str, **fields: Any) -> Speeds:
+    """Of a fleet in which each node has shown one of these rates."""
+    return typical_speeds(speeds_of([measured(f"j{n}", rate, **fields)]) for n, rate in enumerate(rates))
+
+
+def test_a_node_that_trains_slower_than_the_fleet_is_trusted_less() -> None:
+    fleet = typical("1000.0", "1000.0", "500.0")
+    slow, usual, fast = (score_of([measured("j", rate)], START, fleet) for rate in ("450.0", "950.0", "2000.0"))
+    assert slow == pytest.approx((0.9 * 2 + 0.5) / 3)
+    assert usual == fast == pytest.approx((0.9 * 2 + 1.0) / 3)
+
+
+def test_a_speed_is_compared_with_the_same_work_on_the_same_gpu_of_at_least_three_nodes() -> None:
+    slow = [measured("j", "100.0")]
+    assert score_of(slow, START, typical("1000.0", "1000.0")) == score_of(slow, START)
+    assert score_of(slow, START, typical("1000.0", "1000.0", "1000.0", device="Other GPU")) == score_of(slow, START)
+    assert score_of(slow, START, typical("1000.0", "1000.0", "1000.0", workload="vit-1")) == score_of(slow, START)
+    assert score_of(slow, START, typical("1000.0", "1000.0", "1000.0")) < score_of(slow, START)
+
+
+def test_a_speed_reached_beside_other_jobs_says_nothing_of_the_node() -> None:
+    fleet = typical("1000.0", "1000.0", "1000.0")
+    assert score_of([measured("j", "100.0", shared=True)], START, fleet) == score_of([measured("j", "1.0")], START)
+    assert typical("1000.0", "1000.0", "1000.0", shared=True) == {}
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "nan", "inf", "fast"])
+def test_what_is_no_speed_is_not_compared(rate: str) -> None:
+    assert score_of([measured("j", rate)], START, typical("9.0", "9.0", "9.0")) == score_of(
+        [measured("j", "9.0")], START
+    )
+
+
+def test_a_node_with_two_faults_in_a_row_gets_one_job_at_a_time_until_one_succeeds() -> None:
+    faults = [outcome("a", False, 20), outcome("b", False, 10)]
+
+    def most_jobs(*outcomes: Outcome) -> int:
+        status = {"reputation": {"score": "0.50", "outcomes": [each.wire() for each in outcomes]}}
+        return int(make_table(make_node(status=status, maxConcurrentJobs=8)).max_jobs[0])
+
+    assert most_jobs(*faults) == 1
+    assert most_jobs(*faults, outcome("c", True, 5)) == 8
+    assert most_jobs(outcome("a", False, 20), outcome("c", True, 15), outcome("b", False, 10)) == 8
+    assert not is_on_probation(faults, later(25 * 3600).wall), "a day without a fault ends it too"
+    status = reviewed(make_node(), Liveness.ONLINE, *faults)
+    assert status.reputation is not None
+    assert "one job at a time until one succeeds" in (status.reputation.probation or "")
+    assert "one job at a time" in (status.summary or "")
+
+
+def test_a_week_of_uptime_outlives_a_break() -> None:
+    broken = reviewed(make_node(status={"phase": "Online", "onlineSince": ago(3600)}), Liveness.EXPIRED)
+    assert [(span.since, span.until) for span in broken.earlier_online] == [(ago(3600), ago(0))]
+    again = later(600)
+    back = make_node(status=broken.wire() | {"onlineSince": ago(0)})
+    assert online_s(back.online_since, back.earlier_online, again.wall) == 3600 + 600
+    assert online_s(None, back.earlier_online, later(WEEK_S + 10).wall) == 0
+    assert online_s(ago(10 * WEEK_S), [], START) == WEEK_S
 
 
 def test_counting_an_outcome_again_changes_nothing() -> None:

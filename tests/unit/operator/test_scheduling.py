@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,15 @@ from cyxwiz_operator.views import JobView, NodeView
 from . import reference
 from .builders import NOW, START, ago, gpu_uuid, later, make_bound_job, make_job, make_node, make_table
 
+MEASURED = {
+    "workload": "cnn-1",
+    "device": "Test GPU",
+    "samplesPerSecond": "1000.0",
+    "secondsPerStep": "0.03",
+    "stepsPerEpoch": 100,
+    "data": "builtin://digits",
+}
+
 
 @st.composite
 def nodes(draw: st.DrawFn, name: str) -> NodeView:
@@ -25,9 +35,13 @@ def nodes(draw: st.DrawFn, name: str) -> NodeView:
     status: dict[str, Any] = {
         "reputation": {
             "score": "0.90",
-            "outcomes": [{"job": f"o{n}", "good": good, "endedAt": ago(age)} for n, (good, age) in enumerate(outcomes)],
+            "outcomes": [
+                {"job": f"o{n}", "good": good, "endedAt": ago(age), "measured": MEASURED if good else None}
+                for n, (good, age) in enumerate(outcomes)
+            ],
         },
         "onlineSince": draw(st.sampled_from([None, ago(0), ago(3600), ago(10**6)])),
+        "earlierOnline": draw(st.sampled_from([[], [{"since": ago(700_000), "until": ago(500_000)}]])),
     }
     return make_node(
         name,
@@ -39,6 +53,7 @@ def nodes(draw: st.DrawFn, name: str) -> NodeView:
         memory_mib=draw(st.sampled_from([1024, 8192])),
         labels={"disk": draw(st.sampled_from(["ssd", "hdd"]))},
         inventory=draw(st.sampled_from([True, True, True, False])),
+        warm=draw(st.booleans()),
         status=status,
         unschedulable=draw(st.sampled_from([False, False, True])),
         jobTypes=draw(st.sampled_from([[], ["Training"], ["Evaluation"]])),
@@ -57,6 +72,7 @@ def jobs(draw: st.DrawFn, name: str) -> JobView:
         cpus=draw(st.sampled_from([1, 2, 8])),
         memory=draw(st.sampled_from(["512Mi", "2Gi"])),
         nodeSelector=draw(st.sampled_from([{}, {}, {"disk": "ssd"}])),
+        dataset={"uri": draw(st.sampled_from(["builtin://digits", "mock://cifar10"]))},
         status={"restoreFrom": draw(st.sampled_from([None, source]))},
     )
 
@@ -95,7 +111,7 @@ def test_columns_agree_with_the_scalar_twin(
     scores = scoring.score(demand, table)
     for row, node in enumerate(sorted(found, key=lambda each: each.name)):
         refusals = [check.reason for check, failing in verdicts.refused if failing[row]]
-        expected = reference.first_refusal(demand, node, node.name not in offline, running)
+        expected = reference.first_refusal(demand, node, node.name not in offline, running, START)
         assert refusals == ([] if expected is None else [expected])
         assert bool(verdicts.fits[row]) is (expected is None)
         assert scores.total[row] == pytest.approx(reference.score(demand, node, running, START), abs=1e-9)
@@ -172,18 +188,28 @@ def test_a_job_prefers_the_node_that_holds_its_checkpoint() -> None:
 
 
 def test_the_worked_example_of_the_document() -> None:
-    """docs/design/scoring.md"""
-    outcomes = [{"job": "x-1", "good": False, "endedAt": ago(0)}, {"job": "y-1", "good": True, "endedAt": ago(0)}]
+    """docs/design/scoring.md holds the very line that is computed here."""
+    week_s = 7 * 24 * 3600
+
+    def outcomes(rate: str) -> list[dict[str, Any]]:
+        return [{"job": "y-1", "good": True, "endedAt": ago(0), "measured": {**MEASURED, "samplesPerSecond": rate}}]
+
+    lost = {"job": "x-1", "good": False, "endedAt": ago(0)}
     node = make_node(
         gpus=2,
         cpus=16,
-        status={"reputation": {"score": "0.70", "outcomes": outcomes}, "onlineSince": ago(24 * 3600)},
+        warm=True,
+        status={
+            "reputation": {"score": "0.62", "outcomes": [*outcomes("600.0"), lost]},
+            "onlineSince": ago(week_s / 4),
+            "earlierOnline": [{"since": ago(week_s), "until": ago(week_s * 3 / 4)}],
+        },
     )
+    fleet = [make_node(name, status={"reputation": {"score": "1.00", "outcomes": outcomes("1000.0")}}) for name in "bc"]
     other = make_bound_job("other", gpus=1, cpus=2, gpu_uuids=[gpu_uuid("node-a", 0)])
-    scores = scoring.score(own_demand(make_job(gpus=1)), make_table(node, jobs=[other]))
-    assert scores.words(0, "node-a") == (
-        "node-a 0.67 = reputation 0.28 + availability 0.15 + capability 0.19 + uptime 0.05"
-    )
+    table = make_table(node, *fleet, jobs=[other])
+    words = scoring.score(own_demand(make_job(gpus=1)), table).words(table.names.index("node-a"), "node-a")
+    assert words in (Path(__file__).parents[3] / "docs/design/scoring.md").read_text(), words
 
 
 @pytest.mark.parametrize(
