@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -35,11 +34,9 @@ from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import StartedRecord, parse_record
 from cyxwiz_trainer import data, device, job, models
 from cyxwiz_trainer.checkpoint import LoopState
-from cyxwiz_trainer.data.standardize import moments
 from cyxwiz_trainer.fence import Fence, Stop
 from cyxwiz_trainer.loop import train
 from cyxwiz_trainer.reporter import Reporter
-from cyxwiz_trainer.schedule import Plan
 
 WARM_UP_STEPS = 20
 TIMED_STEPS = {"usual": 100, "usual, loader": 200, "ours": 1000}
@@ -116,10 +113,7 @@ def ours(bench: Bench, batch: int, steps: int, folder: Path) -> tuple[float, str
     spec, stop = bench.parse(batch), Stop()
     order = JobOrder(assignment_id="a", namespace="n", name="bench", attempt=1, spec=spec, gpus=device.visible_gpus())
     where = device.prepare(order)
-    options = models.parse_options(spec.model.name, spec.model.options)
-    model: nn.Module = models.build(options, bench.dataset.input_shape, bench.dataset.outputs)
-    scale = moments(bench.dataset.train.inputs[:4096])
-    parts = job.Parts(Plan.of(spec, len(bench.dataset.train)), bench.dataset, options, model, scale)
+    parts = job.Parts.of(spec, bench.dataset, where)
     watch = Stopwatch(stop, WARM_UP_STEPS, WARM_UP_STEPS + steps)
     files = JobFolder(folder)
     run = parts.on_device(spec, files, where, Reporter(files.metrics), watch, stop)

@@ -1,9 +1,12 @@
-"""What a runner and its trainer say before a job begins: three lines on an inherited socket, then never again.
+"""What a runner and its trainer say before a job begins: five lines on an inherited socket, then never again.
 
+    trainer   {"imported": true}
+    runner    {"prepare": {"rehearse": true, "shapes": [...], "environment": {}}}
     trainer   {"ready": {"pid": 71, "torchVersion": "2.15.0", "models": ["cnn"], "device": "cpu"}}
     runner    {"start": {"folder": "/var/lib/cyxwiz/jobs/<assignment id>"}}
     trainer   {"started": true}
 
+Until it is told to prepare, a trainer touches no device: one may wait, imported, while a job has the whole GPU.
 A trainer whose socket closes before the start line leaves with exit code 0.
 """
 
@@ -15,8 +18,22 @@ from pydantic import ValidationError
 
 from cyxwiz_crds import Model
 
+from .shape import Shape
+
+IMPORTED_LINE = b'{"imported":true}\n'
 STARTED_LINE = b'{"started":true}\n'
 LONGEST_LINE_BYTES = 65_536
+
+
+class Prepare(Model):
+    """Take the device."""
+
+    rehearse: bool = False
+    """A dummy step first: for a trainer that is to wait for its job, not for one whose job waits."""
+    shapes: list[Shape] = []
+    """What jobs here have trained, newest first: rehearsed as far as time allows."""
+    environment: dict[str, str] = {}
+    """Variables that are read when the device is taken."""
 
 
 class Ready(Model):
@@ -30,6 +47,8 @@ class Ready(Model):
     """cpu, or the GPU's name."""
     free_memory: int | None = None
     """Free device memory in bytes; None on the CPU."""
+    rehearsed: int = 0
+    """How many of the shapes it was told."""
 
 
 class Start(Model):
@@ -37,6 +56,10 @@ class Start(Model):
 
     folder: str
     """Absolute path of the job's folder."""
+
+
+class _PrepareLine(Model):
+    prepare: Prepare
 
 
 class _ReadyLine(Model):
@@ -47,6 +70,11 @@ class _StartLine(Model):
     start: Start
 
 
+def encode_prepare(prepare: Prepare) -> bytes:
+    """One line, newline included."""
+    return _line(_PrepareLine(prepare=prepare))
+
+
 def encode_ready(ready: Ready) -> bytes:
     """One line, newline included."""
     return _line(_ReadyLine(ready=ready))
@@ -55,6 +83,14 @@ def encode_ready(ready: Ready) -> bytes:
 def encode_start(start: Start) -> bytes:
     """One line, newline included."""
     return _line(_StartLine(start=start))
+
+
+def parse_prepare(line: bytes) -> Prepare | None:
+    """What the runner said; None for a line that is something else."""
+    try:
+        return _PrepareLine.model_validate_json(line).prepare
+    except ValidationError:
+        return None
 
 
 def parse_ready(line: bytes) -> Ready | None:

@@ -6,6 +6,7 @@
         deadline        8 bytes, little-endian double: boot time after which nothing may compute; written by the runner
         metrics.jsonl   one record a line, appended by the trainer
         trainer.log     what the job's processes print
+        shape.json      what its steps were like, for the rehearsals of later trainers
         exit.json       how its processes ended; only the runner writes it, last
         checkpoints/    step-<n>/ each with state.safetensors and state.json
         model/          model.safetensors, config.json
@@ -65,6 +66,10 @@ class JobFolder:
     @property
     def log(self) -> Path:
         return self.path / "trainer.log"
+
+    @property
+    def shape(self) -> Path:
+        return self.path / "shape.json"
 
     @property
     def exit(self) -> Path:

@@ -126,6 +126,8 @@ class Snapshot(Model):
     """Trainers that are ready and unclaimed."""
     warming: int = 0
     """Trainers that are being made ready."""
+    imported: int = 0
+    """Trainers that wait, imported but off the device, until the job that holds it has gone."""
     torch_version: str | None = None
     models: list[str] = []
     message: str | None = None

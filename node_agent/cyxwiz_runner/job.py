@@ -169,6 +169,7 @@ class Job:
         assert cause is not None, "every transition to Reaped sets one"
         if trainer is not None:
             await trainer.clear()
+            self._means.shapes.remember(self.folder)
         await self._means.sharing.leave(self.id)
         record = ExitRecord(
             assignment_id=self.id,

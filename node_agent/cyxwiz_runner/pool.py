@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from cyxwiz_protocol.handshake import Ready
+from cyxwiz_protocol.handshake import Prepare, Ready
 
 from . import priority
+from .shapes import Shapes
 from .trainer import SpawnPlan, StartFailed, Trainer
 
 FAILURES_ALLOWED = 3
@@ -28,13 +29,17 @@ class Spawns(Protocol):
 
 
 class Pool:
-    """Warm trainers by the devices they see. One warms up at a time, at low priority."""
+    """Warm trainers by the devices they see. One warms up at a time, at low priority.
+
+    While a job holds a GPU, the trainer that will follow there waits imported, but off the device.
+    """
 
     def __init__(
         self,
         spawner: Spawns,
         wanted: Mapping[Devices, int],
         cpus: int,
+        shapes: Shapes,
         tasks: asyncio.TaskGroup,
         on_change: Callable[[], None],
     ) -> None:
@@ -43,9 +48,11 @@ class Pool:
         self._spawner = spawner
         self._wanted = dict(wanted)
         self._cpus = cpus
+        self._shapes = shapes
         self._on_change = on_change
         self._nice = priority.WARMING_NICE if priority.may_restore() else 0
         self._ready: dict[Devices, list[Trainer]] = {devices: [] for devices in wanted}
+        self._imported: dict[Devices, Trainer] = {}
         self._warming: Trainer | None = None
         self._held: Counter[str] = Counter()
         self._failures = 0
@@ -65,6 +72,10 @@ class Pool:
         return int(self._warming is not None)
 
     @property
+    def imported_count(self) -> int:
+        return len(self._imported)
+
+    @property
     def message(self) -> str | None:
         """Why there are no warm trainers although some are wanted."""
         if self._failures < FAILURES_ALLOWED or not any(self._wanted.values()):
@@ -81,6 +92,15 @@ class Pool:
             return None
         trainer = ready.pop(0)
         self._changed()
+        return trainer
+
+    def take_imported(self, gpus: Iterable[str]) -> Trainer | None:
+        """A trainer that waits off these devices, now the caller's to prepare and to end; None when there is none."""
+        trainer = self._imported.pop(_devices(gpus), None)
+        if trainer is not None:
+            if self._nice:
+                priority.set_nice(trainer.pid, 0)
+            self._changed()
         return trainer
 
     def why_cold(self, gpus: Iterable[str]) -> str:
@@ -105,8 +125,8 @@ class Pool:
                 idle, ready[:] = ready[:], []
                 for trainer in idle:
                     self._end(trainer)
-        if self._warming and set(self._warming.plan.gpus) & set(devices):
-            self._warming.kill()  # `_warm_up` ends the rest
+        if self._warming and self._warming.imported and set(self._warming.plan.gpus) & set(devices):
+            self._warming.kill()  # it takes the device; `_warm_up` ends the rest
         self._changed()
 
     async def cleared(self) -> None:
@@ -136,9 +156,10 @@ class Pool:
         """No trainer of the pool is left, and none follows."""
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
-        for trainer in [trainer for ready in self._ready.values() for trainer in ready]:
+        for trainer in [*self._imported.values(), *(trainer for ready in self._ready.values() for trainer in ready)]:
             self._end(trainer)
         self._ready.clear()
+        self._imported.clear()
         if self._warming:
             self._end(self._warming)
         await asyncio.gather(*self._endings)
@@ -151,11 +172,11 @@ class Pool:
                 await self._warm_up(devices)
 
     def _missing(self) -> Devices | None:
-        """The devices that lack a warm trainer and may have one now."""
+        """The devices for which there is something to make ready now."""
         if self._failures >= FAILURES_ALLOWED:
             return None
         for devices, wanted in self._wanted.items():
-            if len(self._ready[devices]) < wanted and not self._is_held(devices):
+            if len(self._ready[devices]) < wanted and not (self._is_held(devices) and devices in self._imported):
                 return devices
         return None
 
@@ -167,39 +188,67 @@ class Pool:
         return any(self._held[gpu] > 0 for gpu in devices)
 
     async def _warm_up(self, devices: Devices) -> None:
-        plan = SpawnPlan(gpus=devices, cpus=self._cpus, nice=self._nice)
-        try:
-            trainer = self._spawner.spawn(plan)
-        except OSError as error:
-            self.failed(f"no process could be made: {error}")
+        """A trainer more is ready, or imported where a job holds a device; or a failure is counted."""
+        trainer = self._imported.pop(devices, None) or self._spawn(devices)
+        if trainer is None:
             return
         self._warming = trainer
         self._on_change()
         try:
-            self.newest = await trainer.become_ready()
+            if not trainer.imported:
+                await trainer.become_imported()
+            if self._is_held(devices):
+                self._imported[devices] = trainer
+            else:
+                shapes = self._shapes.newest(on_gpu=bool(devices))
+                self.newest = await trainer.become_ready(Prepare(rehearse=True, shapes=shapes))
         except StartFailed as error:
-            await trainer.end()
             self._warming = None
-            if not self._is_held(devices):  # else it was ended for the job that holds them
+            was_ended = trainer.imported and self._is_held(devices)  # for the job that holds them
+            await trainer.end()
+            if not was_ended:
+                self._shapes.forget()  # one of them may be what it failed for
                 self.failed(str(error))
             return
         self._warming = None
-        if self._is_held(devices):
+        if trainer.ready is not None and self._is_held(devices):
             await trainer.end()
             return
+        trainer.on_exit(lambda: self._lost(trainer))
+        if trainer.ready is not None:
+            self._serve(trainer)
+        else:
+            self._on_change()
+
+    def _spawn(self, devices: Devices) -> Trainer | None:
+        try:
+            return self._spawner.spawn(SpawnPlan(gpus=devices, cpus=self._cpus, nice=self._nice))
+        except OSError as error:
+            self.failed(f"no process could be made: {error}")
+            return None
+
+    def _serve(self, trainer: Trainer) -> None:
+        """A job may have it."""
+        assert trainer.ready is not None
         if self._nice:
             priority.set_nice(trainer.pid, 0)
+        devices = trainer.plan.gpus
         self._ready[devices].append(trainer)
-        trainer.on_exit(lambda: self._lost(trainer))
-        _log.info("trainer ready pid=%d devices=%s", trainer.pid, ",".join(devices) or "cpu")
+        words = ",".join(devices) or "cpu"
+        _log.info("trainer ready pid=%d devices=%s rehearsed=%d", trainer.pid, words, trainer.ready.rehearsed)
         self._on_change()
 
     def _lost(self, trainer: Trainer) -> None:
-        idle = self._ready.get(trainer.plan.gpus, [])
+        devices = trainer.plan.gpus
+        idle = self._ready.get(devices, [])
         if trainer in idle:  # else a job took it, or it was ended on purpose
             idle.remove(trainer)
-            self._end(trainer)
-            self.failed("it ended while it waited for a job")
+        elif self._imported.get(devices) is trainer:
+            del self._imported[devices]
+        else:
+            return
+        self._end(trainer)
+        self.failed("it ended while it waited for a job")
 
     def _end(self, trainer: Trainer) -> None:
         self._endings.add(self._tasks.create_task(trainer.end()))

@@ -24,6 +24,7 @@ from .mps import CONTROL_PROGRAM, Mps
 from .orphans import Living, adopt_orphans
 from .pool import Devices, Pool
 from .server import Changes, Server, bind
+from .shapes import Shapes
 from .sharing import Sharing
 from .spawn import DEFAULT_COMMAND, Spawner
 from .starting import Means
@@ -81,8 +82,9 @@ async def serve(state: State, options: Options) -> None:
     async with (
         asyncio.TaskGroup() as tasks
     ):  # a bug in any part ends the runner, and the jobs with it: no fence, no job
-        pool = Pool(spawner, options.wanted(), options.cpus, tasks, changes.tell)
-        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, tasks, changes.tell))
+        shapes = Shapes(state.shapes)
+        pool = Pool(spawner, options.wanted(), options.cpus, shapes, tasks, changes.tell)
+        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, shapes, tasks, changes.tell))
         jobs.remember(ended)
         server = Server(jobs, lambda: _snapshot(state, jobs, pool, isolation, sharing.way), changes)
         watches = [
@@ -147,6 +149,7 @@ def _snapshot(state: State, jobs: Jobs, pool: Pool, isolation: str, sharing: str
         jobs=jobs.processes(),
         warm=pool.ready_count,
         warming=pool.warming_count,
+        imported=pool.imported_count,
         torch_version=pool.newest.torch_version if pool.newest else None,
         models=pool.newest.models if pool.newest else [],
         message=pool.message,

@@ -88,7 +88,6 @@ def environment(plan: SpawnPlan, home: Path, marker: str, data_root: Path | None
         "TORCHINDUCTOR_CACHE_DIR": str(home / "inductor"),  # holds pickles: never shared
         "USER": "trainer",
     }
-    variables.update(plan.environment)
     if data_root is not None:
         variables["CYXWIZ_DATA_ROOT"] = str(data_root)
     if library_path := os.environ.get("LD_LIBRARY_PATH"):  # where container runtimes mount the GPU driver

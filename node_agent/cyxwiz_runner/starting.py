@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from cyxwiz_protocol.handshake import Prepare
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.records import StartFacts
 from cyxwiz_protocol.runner_api import RunRequest
 
 from .journal import Journal
 from .pool import Pool, Spawns
+from .shapes import Shapes
 from .sharing import Share, Sharing
 from .trainer import SpawnPlan, StartFailed, Trainer
 
@@ -26,6 +28,7 @@ class Means:
     spawner: Spawns
     pool: Pool
     sharing: Sharing
+    shapes: Shapes
     tasks: asyncio.TaskGroup
     on_change: Callable[[], None]
 
@@ -59,14 +62,15 @@ class Start:
         """A trainer has answered that it begins. Raises StartFailed, OSError; what came of it is still to be ended."""
         gpus, pool = self._request.gpus, self._means.pool
         share = await self._share()
-        at_start = tuple(share.environment.items()) if share else ()
-        warm = None if at_start else pool.take(gpus)
+        warm = None if share and share.environment else pool.take(gpus)
         pool.hold(gpus)
         self.holds_gpus = True
-        why = "what it shares its GPU through is fixed at the start" if at_start else pool.why_cold(gpus)
+        why = "how it shares its GPU is fixed when a trainer takes it"
+        if not (share and share.environment):
+            why = pool.why_cold(gpus)
         if warm is not None:
             try:
-                await self._hand_over(warm)
+                await self._hand_over(warm, share)
             except StartFailed as error:
                 pool.failed(str(error))
                 why = f"a warm trainer failed: {error}"
@@ -75,9 +79,12 @@ class Start:
                 self._began("Warm", share)
                 return
         await pool.cleared()
+        trainer = pool.take_imported(gpus)
+        if trainer is not None:
+            why += "; torch was imported ahead"
         try:
-            plan = SpawnPlan(tuple(gpus), self._request.cpus, environment=at_start)
-            await self._hand_over(self._means.spawner.spawn(plan))
+            trainer = trainer or self._means.spawner.spawn(SpawnPlan(tuple(gpus), self._request.cpus))
+            await self._hand_over(trainer, share)
         except StartFailed as error:
             pool.failed(str(error))
             raise
@@ -93,13 +100,13 @@ class Start:
         )
         return await asyncio.shield(joining)  # a stop meanwhile must not leave half a server; the job's end leaves it
 
-    async def _hand_over(self, trainer: Trainer) -> None:
+    async def _hand_over(self, trainer: Trainer, share: Share | None) -> None:
         """The trainer has begun the job, which was claimed in its name before it heard of it."""
         self.trainer = trainer
         trainer.on_exit(self._on_exit)
         self._means.journal.write(self._request, trainer.root, trainer.marker, trainer.uid)
         if trainer.ready is None:
-            await trainer.become_ready()
+            await trainer.become_ready(Prepare(environment=dict(share.environment) if share else {}))
         await trainer.start(self._folder)
         self._means.pool.succeeded()
 

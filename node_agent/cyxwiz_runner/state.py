@@ -40,6 +40,11 @@ class State:
         """A private folder for each trainer: its home, its temporary files, its early output."""
         return self.path / "runner" / "spawns"
 
+    @property
+    def shapes(self) -> Path:
+        """What jobs here have trained."""
+        return self.path / "runner" / "shapes.json"
+
     def let_through(self) -> None:
         """Other uids get through to the folders that are theirs; they cannot list what lies on the way."""
         for folder in (self.path, self.path / "jobs", self.path / "runner", self.spawns):

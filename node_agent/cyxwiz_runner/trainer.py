@@ -11,7 +11,17 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cyxwiz_protocol.handshake import LONGEST_LINE_BYTES, STARTED_LINE, Ready, Start, encode_start, parse_ready
+from cyxwiz_protocol.handshake import (
+    IMPORTED_LINE,
+    LONGEST_LINE_BYTES,
+    STARTED_LINE,
+    Prepare,
+    Ready,
+    Start,
+    encode_prepare,
+    encode_start,
+    parse_ready,
+)
 from cyxwiz_protocol.job_folder import JobFolder
 
 from .confinement import kill_all_of
@@ -20,8 +30,10 @@ from .orphans import Living, nobodys
 from .process_tree import Process, all_processes, has_marker, has_uid, is_stopped, select_tree, send_signal
 from .quarters import Quarters
 
-READY_WITHIN_S = 120.0
+IMPORTED_WITHIN_S = 120.0
 """For importing torch from a cold disk on a busy machine."""
+READY_WITHIN_S = 120.0
+"""For a rehearsal on a busy one."""
 STARTED_WITHIN_S = 2.0
 _LAST_WORDS_BYTES = 300
 
@@ -34,8 +46,6 @@ class SpawnPlan:
     """UUIDs of the devices it sees; empty means the CPU."""
     cpus: int = 1
     nice: int = 0
-    environment: tuple[tuple[str, str], ...] = ()
-    """What the way it shares its GPUs needs."""
 
 
 class StartFailed(Exception):
@@ -61,6 +71,7 @@ class Trainer:
         self.plan = plan
         self.root = root
         self.marker = marker
+        self.imported = False
         self.ready: Ready | None = None
         self.exited = asyncio.Event()
         self._popen = popen
@@ -99,8 +110,17 @@ class Trainer:
 
     # The handshake.
 
-    async def become_ready(self) -> Ready:
+    async def become_imported(self) -> None:
+        """The trainer waits to be told to prepare, and holds no device. Raises StartFailed."""
+        if await self._read_line(IMPORTED_WITHIN_S, "it had imported what it needs") != IMPORTED_LINE:
+            raise StartFailed("it said something else than that it has imported what it needs")
+        self.imported = True
+
+    async def become_ready(self, prepare: Prepare) -> Ready:
         """The trainer waits for a job. Raises StartFailed."""
+        if not self.imported:
+            await self.become_imported()
+        await self._send(encode_prepare(prepare), "it heard what to prepare")
         ready = parse_ready(await self._read_line(READY_WITHIN_S, "it became ready"))
         if ready is None:
             raise StartFailed("it said something else than that it is ready")
@@ -113,14 +133,16 @@ class Trainer:
         Raises StartFailed, and OSError when the folder cannot be made its own.
         """
         await self._quarters.take_in(folder)
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.sock_sendall(self._connection, encode_start(Start(folder=str(folder.path))))
-        except OSError as error:
-            raise StartFailed("it was gone before it heard of its job") from error
+        await self._send(encode_start(Start(folder=str(folder.path))), "it heard of its job")
         if await self._read_line(STARTED_WITHIN_S, "it began") != STARTED_LINE:
             raise StartFailed("it said something else than that it began")
         self._connection.close()
+
+    async def _send(self, line: bytes, what: str) -> None:
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._connection, line)
+        except OSError as error:
+            raise StartFailed(f"it was gone before {what}{self.last_words()}") from error
 
     async def _read_line(self, within_s: float, what: str) -> bytes:
         loop = asyncio.get_running_loop()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
+import numpy.random  # noqa: F401  # numpy loads it when it is first asked for, which would be in the job
 import torch
-from torch import nn
 
-from cyxwiz_crds.training_job import Hyperparameters
 from cyxwiz_protocol import handshake
 from cyxwiz_protocol.job_folder import JobFolder
 
 from . import job, models
-from .device import IMAGE_LAYOUT
-from .optimizer import Optimizer
+from .rehearsal import rehearse, usual_shapes
+
+REHEARSE_WITHIN_S = {"cuda": 20.0, "cpu": 2.0}
+"""After which no further shape is begun. On a CPU little is gained, and cores are taken from jobs."""
 
 
 def serve(socket_fd: int) -> int:
@@ -23,9 +25,15 @@ def serve(socket_fd: int) -> int:
     0 without a job when the runner closes the socket first.
     """
     with socket.socket(fileno=socket_fd) as runner:
-        ready = warm_up()
         try:
-            runner.sendall(handshake.encode_ready(ready))
+            runner.sendall(handshake.IMPORTED_LINE)
+            line = _read_line(runner)
+            if line is None:
+                return 0
+            prepare = handshake.parse_prepare(line)
+            if prepare is None:
+                raise ValueError(f"no prepare line: {line[:200]!r}")
+            runner.sendall(handshake.encode_ready(make_ready(prepare)))
             line = _read_line(runner)
         except (BrokenPipeError, ConnectionResetError):
             return 0
@@ -40,37 +48,36 @@ def serve(socket_fd: int) -> int:
     return job.run(folder, stop)
 
 
-def warm_up() -> handshake.Ready:
-    """One dummy step is done, so that libraries and kernels are loaded."""
+def make_ready(prepare: handshake.Prepare) -> handshake.Ready:
+    """The device is this process's, and what it was told to rehearse is."""
+    os.environ.update(prepare.environment)  # before anything asks for the device
     # One thread: the pool grows to the job's own number later and no worker spins while the trainer waits.
     torch.set_num_threads(1)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if gpu else torch.device("cpu")
-    _dummy_step(device, torch.bfloat16 if gpu and torch.cuda.is_bf16_supported(including_emulation=False) else None)
-    if gpu:
-        torch.cuda.synchronize()  # sync: ready means that the kernels are loaded
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    rehearsed = _rehearse(prepare, device) if prepare.rehearse else 0
     return handshake.Ready(
         pid=os.getpid(),
         torch_version=torch.__version__,
         models=models.names(),
         device=torch.cuda.get_device_name(device) if gpu else "cpu",
         free_memory=torch.cuda.mem_get_info(device)[0] if gpu else None,
+        rehearsed=rehearsed,
     )
 
 
-def _dummy_step(device: torch.device, dtype: torch.dtype | None) -> None:
-    model = models.build(models.parse_options("cnn", {"width": 8}), (3, 32, 32), 10)
-    model = model.to(device).to(memory_format=IMAGE_LAYOUT)  # pyright: ignore[reportCallIssue]  # not in its stubs
-    optimizer = Optimizer(model, Hyperparameters())
-    images = torch.zeros(32, 3, 32, 32, device=device).contiguous(memory_format=IMAGE_LAYOUT)
-    labels = torch.zeros(32, dtype=torch.int64, device=device)
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        loss = nn.functional.cross_entropy(model(images), labels)
-    loss.backward()
-    optimizer.set_learning_rate(0.01)
-    optimizer.step()
+def _rehearse(prepare: handshake.Prepare, device: torch.device) -> int:
+    """What jobs here have trained comes first, then what any job may need. Returns how many of the former."""
+    gpu = device.type == "cuda"
+    until = time.monotonic() + REHEARSE_WITHIN_S[device.type]
+    known = rehearse([shape for shape in prepare.shapes if shape.on_gpu == gpu], until - time.monotonic())
+    rehearse(usual_shapes(on_gpu=gpu), until - time.monotonic())
+    if gpu:
+        torch.cuda.synchronize()  # sync: ready means that the kernels are loaded
+        torch.cuda.set_stream(torch.cuda.default_stream(device))
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return known
 
 
 def _read_line(runner: socket.socket) -> bytes | None:

@@ -24,7 +24,7 @@ from cyxwiz_protocol.records import (
     StartedRecord,
     parse_record,
 )
-from cyxwiz_trainer import device, job, models
+from cyxwiz_trainer import data, device, job, models
 from cyxwiz_trainer.checkpoint import LoopState
 from cyxwiz_trainer.feed import Feed, PinnedFeed, feed_for
 from cyxwiz_trainer.fence import Fence, Stop
@@ -87,7 +87,7 @@ def make_training(path: Path, spec: dict[str, Any], fence: Fence | None = None, 
     """Everything the loop works on, on the GPU, as a job would have it."""
     order, folder, stop = order_of(spec), folder_at(path), stop or Stop()
     where = device.prepare(order)
-    parts = job.Parts.of(order.spec, where)
+    parts = job.Parts.of(order.spec, data.load(order.spec, None), where)
     return parts.on_device(order.spec, folder, where, Reporter(folder.metrics), fence or Fence(None, stop), stop)
 
 

@@ -26,7 +26,10 @@ class Standardize(nn.Module):
 
 
 def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel or feature, (channels,) float32 each. A constant one has deviation 1."""
+    """Mean and deviation of each channel or feature, (channels,) float32 each, in host memory.
+
+    A constant one has deviation 1.
+    """
     over = (0, *range(2, inputs.ndim))
     count = inputs.numel() // inputs.shape[1]
     mean = sum((chunk.double().sum(over) for chunk in inputs.split(_CHUNK)), torch.zeros((), dtype=torch.float64))
@@ -38,4 +41,4 @@ def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
         torch.zeros((), dtype=torch.float64),
     )
     std = (squares / count).sqrt().float()
-    return mean.float(), torch.where(std > 0, std, torch.ones_like(std))
+    return mean.float().cpu(), torch.where(std > 0, std, torch.ones_like(std)).cpu()  # sync: once per job

@@ -168,6 +168,12 @@ class Runner:
         assert self.ask(**request) == {"ok": True}
         return self.folder(request)
 
+    def run_until_told(self, gpus: Sequence[str]) -> JobFolder:
+        """A job that ended at once and has noted what its trainer was told."""
+        folder = self.run("end", gpus=gpus)
+        self.wait_for_state(folder, "Reaped")
+        return folder
+
     def folder(self, request: dict[str, Any]) -> JobFolder:
         return JobFolder.of(self.state, request["assignmentId"])
 

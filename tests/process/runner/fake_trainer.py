@@ -14,15 +14,22 @@ def main() -> int:
         print("no such library", file=sys.stderr)
         return 3
     runner = socket.socket(fileno=int(sys.argv[sys.argv.index("--socket-fd") + 1]))
-    ready = {"pid": os.getpid(), "torchVersion": "0.0", "models": ["fake"], "device": "cpu"}
-    runner.sendall(json.dumps({"ready": ready}).encode() + b"\n")
     lines = runner.makefile("rb")
+    runner.sendall(b'{"imported":true}\n')
+    if not (line := lines.readline()):
+        return 0
+    prepare = json.loads(line)["prepare"]
+    os.environ.update(prepare.get("environment", {}))
+    ready = {"pid": os.getpid(), "torchVersion": "0.0", "models": ["fake"], "device": "cpu"}
+    ready["rehearsed"] = len(prepare.get("shapes", []))
+    runner.sendall(json.dumps({"ready": ready}).encode() + b"\n")
     if not (line := lines.readline()):
         return 0
     folder = Path(json.loads(line)["start"]["folder"])
     order = json.loads((folder / "job.json").read_text())
     behaviour = order["behaviour"]
-    note = {"environment": dict(os.environ), "nice": os.nice(0), "status": Path("/proc/self/status").read_text()}
+    note = {"prepare": prepare, "environment": dict(os.environ), "nice": os.nice(0)}
+    note["status"] = Path("/proc/self/status").read_text()
     (folder / "facts.json").write_text(json.dumps(note))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(20))
     if behaviour == "mute-once" and not (folder / "was-mute").exists():
@@ -32,6 +39,8 @@ def main() -> int:
     runner.sendall(b'{"started":true}\n')
     lines.close()
     runner.close()
+    if "shape" in order:
+        (folder / "shape.json").write_text(json.dumps(order["shape"]))
     match behaviour:
         case "spy":
             (folder / "spied.json").write_text(json.dumps(spy(folder, order)))

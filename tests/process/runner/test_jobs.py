@@ -79,6 +79,37 @@ def test_a_gpus_warm_trainer_sees_that_gpu_and_follows_only_when_the_job_on_it_i
     runner.wait_for_warm(1)
 
 
+def test_the_next_trainer_of_a_gpu_waits_imported_and_takes_the_device_when_the_job_on_it_is_gone(runner, until):
+    runner.start("--warm-gpu", "GPU-a")
+    runner.wait_for_warm(1)
+    folder = runner.run("work", gpus=["GPU-a"])
+    job = runner.wait_for_state(folder, "Running")
+    until(lambda: runner.snapshot().imported == 1, "the next one has imported")
+    assert runner.snapshot().warm == 0
+    [waiting] = set(runner.leftovers()) - {job.pid}
+    runner.stop(folder, 10)
+    assert runner.wait_for_warm(1).imported == 0
+    assert runner.leftovers() == [waiting]
+
+
+def test_what_a_job_trained_is_told_to_the_trainers_after_it_and_after_a_restart(runner, until):
+    spec = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "resources": {"gpus": 1}}
+    shape = {"spec": spec, "inputShape": [1, 8, 8], "inputType": "uint8", "outputs": 10}
+    runner.start("--warm-gpu", "GPU-a", warm=1)
+    runner.wait_for_warm(2)
+    runner.wait_for_state(runner.run("end", gpus=["GPU-a"], shape=shape), "Reaped")
+    for _ in range(2):
+        runner.wait_for_warm(2)
+        told = {
+            gpus: json.loads((runner.run_until_told(gpus).path / "facts.json").read_text())["prepare"]
+            for gpus in ((), ("GPU-a",))
+        }
+        assert told[()] == {"rehearse": True, "shapes": [], "environment": {}}, "it was no CPU job"
+        assert [told_shape["inputShape"] for told_shape in told[("GPU-a",)]["shapes"]] == [[1, 8, 8]]
+        runner.end()
+        runner.start("--warm-gpu", "GPU-a", warm=1)
+
+
 def test_a_job_that_ends_as_soon_as_it_begins_still_tells_how_it_started(runner):
     runner.start(warm=1)
     for _ in range(5):
@@ -118,7 +149,7 @@ def test_three_failed_spawns_turn_warm_starts_off_and_the_snapshot_says_so(runne
     message = until(lambda: runner.snapshot().message, "a message")
     assert message == (
         "3 trainers in a row failed before their job began, so jobs start cold: "
-        "it ended before it became ready (no such library)"
+        "it ended before it had imported what it needs (no such library)"
     )
     folder = runner.run("end")
     record = runner.wait_for_state(folder, "Reaped").exit

@@ -12,11 +12,13 @@ from cyxwiz_protocol import handshake
 from cyxwiz_protocol.clock import boottime
 from cyxwiz_protocol.job_folder import write_deadline
 from cyxwiz_protocol.records import ExitCode, ModelRecord, StartedRecord
+from cyxwiz_protocol.shape import parse_shape
+from cyxwiz_trainer.rehearsal import usual_shapes
 
 PATIENCE_S = 90.0
 
 
-def test_a_warm_trainer_says_ready_is_told_a_folder_and_trains_while_its_deadline_allows(trainers: Any) -> None:
+def test_a_warm_trainer_rehearses_is_told_a_folder_and_trains_while_its_deadline_allows(trainers: Any) -> None:
     folder = trainers.folder("warm", epochs=1)
     write_deadline(folder, boottime() - 1)
     runner, theirs = socket.socketpair()
@@ -24,9 +26,12 @@ def test_a_warm_trainer_says_ready_is_told_a_folder_and_trains_while_its_deadlin
     process = trainers.spawn("--socket-fd", str(theirs.fileno()), pass_fds=(theirs.fileno(),))
     theirs.close()
     with runner, runner.makefile("rb") as lines:
+        assert lines.readline() == handshake.IMPORTED_LINE
+        shapes = usual_shapes(on_gpu=False)
+        runner.sendall(handshake.encode_prepare(handshake.Prepare(rehearse=True, shapes=shapes)))
         ready = handshake.parse_ready(lines.readline())
         assert ready is not None
-        assert (ready.pid, ready.device) == (process.pid, "cpu")
+        assert (ready.pid, ready.device, ready.rehearsed) == (process.pid, "cpu", 1)
         assert {"cnn", "mlp", "resnet18", "vit", "gpt"} <= set(ready.models)
         runner.sendall(handshake.encode_start(handshake.Start(folder=str(folder.path))))
         assert lines.readline() == handshake.STARTED_LINE
@@ -41,6 +46,9 @@ def test_a_warm_trainer_says_ready_is_told_a_folder_and_trains_while_its_deadlin
     kinds = [type(record) for record in trainers.watch(folder, process).records()]
     assert kinds[0] is StartedRecord
     assert kinds[-1] is ModelRecord
+    shape = parse_shape(folder.shape.read_bytes())
+    assert shape is not None
+    assert (shape.spec.model.name, shape.input_shape) == ("cnn", [1, 8, 8])
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -2,28 +2,40 @@
 
 import asyncio
 import contextlib
+import json
+from pathlib import Path
 
 import pytest
 
 from cyxwiz_protocol.handshake import Ready
 from cyxwiz_runner.pool import Pool
+from cyxwiz_runner.shapes import Shapes
 from cyxwiz_runner.trainer import StartFailed
 
 NO_PID = 2**22 + 1
 """Above every pid of Linux."""
+NO_SHAPES = Shapes(Path("/proc/none"))
 
 
 class FakeTrainer:
     def __init__(self, plan, fails):
         self.plan, self.pid, self.fails, self.ended = plan, NO_PID, fails, False
+        self.imported, self.ready = False, None
         self.lose = lambda: None
         self.killed = asyncio.Event()
 
-    async def become_ready(self):
+    async def become_imported(self):
         await asyncio.sleep(0)
-        if self.fails or self.killed.is_set():
+        if self.fails:
             raise StartFailed("it is a bad day")
-        return Ready(pid=self.pid, torch_version="0.0", models=["fake"], device="cpu")
+        self.imported = True
+
+    async def become_ready(self, prepare):
+        await asyncio.sleep(0)
+        if self.killed.is_set() or prepare.shapes:
+            raise StartFailed("it is a bad day")
+        self.ready = Ready(pid=self.pid, torch_version="0.0", models=["fake"], device="cpu")
+        return self.ready
 
     def on_exit(self, callback):
         self.lose = callback
@@ -59,9 +71,9 @@ def spawner():
 
 
 @contextlib.asynccontextmanager
-async def open_pool(spawner, wanted):
+async def open_pool(spawner, wanted, shapes=None):
     async with asyncio.TaskGroup() as tasks:
-        pool = Pool(spawner, wanted, 2, tasks, lambda: None)
+        pool = Pool(spawner, wanted, 2, shapes or NO_SHAPES, tasks, lambda: None)
         await settled()
         yield pool
         await pool.close()
@@ -82,7 +94,7 @@ async def test_a_taken_trainer_is_replaced_and_never_given_twice(spawner):
 
 async def test_one_trainer_warms_up_at_a_time_and_gives_way(spawner):
     async with asyncio.TaskGroup() as tasks:
-        pool = Pool(spawner, {(): 3}, 2, tasks, lambda: None)
+        pool = Pool(spawner, {(): 3}, 2, NO_SHAPES, tasks, lambda: None)
         seen = set()
         for _ in range(50):
             await asyncio.sleep(0)
@@ -115,7 +127,7 @@ async def test_idle_trainers_that_keep_dying_are_not_replaced_for_ever(spawner):
         assert pool.message.endswith("it ended while it waited for a job")
 
 
-async def test_a_gpu_that_a_job_holds_has_no_idle_trainer_until_it_is_vacated(spawner):
+async def test_a_gpu_that_a_job_holds_has_no_idle_trainer_on_it_but_one_that_waits_imported(spawner):
     async with open_pool(spawner, {("GPU-a",): 1, ("GPU-b",): 1}) as pool:
         on_a, on_b = spawner.trainers
         pool.hold(["GPU-b", "GPU-a"])
@@ -123,15 +135,49 @@ async def test_a_gpu_that_a_job_holds_has_no_idle_trainer_until_it_is_vacated(sp
         assert on_a.ended
         assert on_b.ended
         await settled()
-        assert pool.ready_count == 0
+        assert (pool.ready_count, pool.warming_count) == (0, 0)
+        waiting = spawner.trainers[2:]
+        assert [(trainer.imported, trainer.ready) for trainer in waiting] == [(True, None)] * 2
         pool.vacate(["GPU-a", "GPU-b"])
         await settled()
         assert pool.ready_count == 2
+        assert spawner.trainers[2:] == waiting, "the waiting ones took their devices"
+
+
+async def test_a_job_that_must_start_cold_takes_the_trainer_that_waits_imported(spawner):
+    async with open_pool(spawner, {("GPU-a",): 1}) as pool:
+        pool.hold(["GPU-a"])
+        await settled()
+        taken = pool.take_imported(["GPU-a"])
+        assert taken is spawner.trainers[1]
+        assert pool.take_imported(["GPU-a"]) is None
+        spawner.taken = (taken,)
+        await settled()
+        assert spawner.trainers[2].imported, "the next waits"
+        pool.vacate(["GPU-a"])
+
+
+async def test_imports_that_keep_failing_beside_a_job_are_given_up(spawner):
+    async with open_pool(spawner, {("GPU-a",): 1}) as pool:
+        spawner.fails = True
+        pool.hold(["GPU-a"])
+        await settled()
+        assert len(spawner.trainers) == 1 + 3
+        assert pool.message is not None
+
+
+async def test_shapes_that_a_trainer_fails_on_are_forgotten(spawner, tmp_path):
+    shape = {"spec": {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}}}
+    shape |= {"inputShape": [1, 8, 8], "inputType": "uint8", "outputs": 10}
+    (tmp_path / "shapes.json").write_text(json.dumps([shape]))
+    async with open_pool(spawner, {("GPU-a",): 1}, Shapes(tmp_path / "shapes.json")) as pool:
+        assert (len(spawner.trainers), pool.ready_count, pool.message) == (2, 1, None)
+    assert json.loads((tmp_path / "shapes.json").read_text()) == []
 
 
 async def test_a_trainer_that_warms_up_on_a_gpu_gives_it_up_to_a_job_without_being_counted_as_failed(spawner):
     async with asyncio.TaskGroup() as tasks:
-        pool = Pool(spawner, {("GPU-a",): 1}, 2, tasks, lambda: None)
+        pool = Pool(spawner, {("GPU-a",): 1}, 2, NO_SHAPES, tasks, lambda: None)
         await asyncio.sleep(0)
         assert pool.warming_count == 1
         for _ in range(5):

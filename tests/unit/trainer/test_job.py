@@ -22,6 +22,7 @@ from cyxwiz_trainer.checkpoint import Checkpoints, Identity, LoopState
 from cyxwiz_trainer.failures import UserError, WrongDevices
 from cyxwiz_trainer.fence import Stop
 from cyxwiz_trainer.optimizer import Optimizer
+from cyxwiz_trainer.rehearsal import usual_shapes
 from cyxwiz_trainer.reporter import Reporter
 from cyxwiz_trainer.totals import Sums
 
@@ -42,6 +43,9 @@ def test_what_is_reported_can_be_parsed_line_by_line(tmp_path: Path) -> None:
 def test_the_handshake_survives_its_encoding() -> None:
     ready = handshake.Ready(pid=7, torch_version="2.15", models=["cnn"], device="cpu")
     assert handshake.parse_ready(handshake.encode_ready(ready)) == ready
+    prepare = handshake.Prepare(rehearse=True, shapes=usual_shapes(on_gpu=True)[:8], environment={"A": "b"})
+    assert handshake.parse_prepare(handshake.encode_prepare(prepare)) == prepare
+    assert len(handshake.encode_prepare(prepare)) < handshake.LONGEST_LINE_BYTES
     start = handshake.Start(folder="/jobs/a")
     assert handshake.parse_start(handshake.encode_start(start)) == start
     assert handshake.parse_start(handshake.STARTED_LINE) is None
