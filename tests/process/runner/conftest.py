@@ -20,7 +20,7 @@ from cyxwiz_protocol.runner_api import JobProcess, Snapshot, socket_path
 from cyxwiz_runner.process_tree import all_processes, marker_of
 
 FAKE_TRAINER = [sys.executable, "-S", str(Path(__file__).with_name("fake_trainer.py"))]
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> Any:
