@@ -1,31 +1,35 @@
-"""What a decision costs: CPU per job of whole passes at 5,000 nodes, without any request.
+"""What a decision costs: CPU per job with 100, 1,000 and 5,000 nodes of 8 GPUs, without any request.
 
     python -m benchmarks.decisions
 
-Two passes: one in which every job finds a place, and one over a queue that finds none and is told why and when.
+Three queues: one burst of like jobs that all find a place, one of unlike jobs that all do, and one that finds none and
+is told why and when while every node runs a job. "plan" is the decision alone (verdicts, scores, choice, devices,
+words); "pass" all that one pass computes, from the watched objects to the statuses to be written.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.machine import describe
 from cyxwiz_crds import TrainingJob
 from cyxwiz_operator.clock import Now, now
 from cyxwiz_operator.cluster import parse_node
-from cyxwiz_operator.decisions import Decisions, decide
+from cyxwiz_operator.decisions import decide
 from cyxwiz_operator.ledger import Ledger
 from cyxwiz_operator.node_table import Columns
+from cyxwiz_operator.scheduling.planning import Queued, plan
 from cyxwiz_operator.snapshot import take_snapshot
 from cyxwiz_operator.views import JobView, Liveness, NodeView
 
-NODES = 5000
+FLEETS = (100, 1000, 5000)
 BINDS = 256
+SHAPES = 32
 WAITING = 3000
-REPETITIONS = 5
+REPETITIONS = 7
 
 
 class Alive:
@@ -36,35 +40,43 @@ class Alive:
 
 
 def main() -> None:
-    nodes = {node.name: node for node in (_node(number) for number in range(NODES))}
-    pending = [_job(f"new-{number}", gpus=1) for number in range(BINDS)]
-    busy = [_running(number) for number in range(NODES)]
-    waiting = [_job(f"waits-{number}", gpus=8) for number in range(WAITING)]
-    print(f"{describe()}; {NODES} nodes, {REPETITIONS} repetitions, medians")
-    _report(f"{BINDS} jobs placed", BINDS, _passes(nodes, pending))
-    _report(f"{WAITING} jobs wait, {NODES} run", WAITING, _passes(nodes, [*busy, *waiting]))
+    print(f"{describe()}; {REPETITIONS} repetitions, medians of CPU time per job")
+    print(f"{'queue':44} {'nodes':>6} {'plan':>10} {'pass':>10}")
+    for count in FLEETS:
+        nodes = {node.name: node for node in (_node(number) for number in range(count))}
+        like = [_job(f"new-{number}", gpus=1) for number in range(BINDS)]
+        unlike = [_job(f"new-{number}", gpus=1, cpus=1 + number % SHAPES) for number in range(BINDS)]
+        busy = [_running(number) for number in range(count)]
+        waiting = [_job(f"waits-{number}", gpus=8, phase="Queued", reason="NoNodeFree") for number in range(WAITING)]
+        _report(f"{BINDS} like jobs placed", nodes, like, [])
+        _report(f"{BINDS} jobs of {SHAPES} shapes placed", nodes, unlike, [])
+        _report(f"{WAITING} jobs wait, one runs on every node", nodes, waiting, busy)
 
 
-def _passes(nodes: dict[str, NodeView], jobs: Iterable[JobView]) -> Callable[[], Decisions]:
-    seen = {job.uid: job for job in jobs}
+def _report(what: str, nodes: dict[str, NodeView], queue: Sequence[JobView], busy: Sequence[JobView]) -> None:
+    seen = {job.uid: job for job in (*busy, *queue)}
     columns = Columns()
+    snapshot = take_snapshot(seen, nodes, Ledger(), Alive(), columns, now())
+    entries = [Queued(job, frozenset()) for job in queue]
 
-    def one() -> Decisions:
-        moment = now()
-        return decide(take_snapshot(seen, nodes, Ledger(), Alive(), columns, moment), most_binds=BINDS)
+    def planned() -> None:
+        plan(entries, snapshot.nodes, snapshot.now, running=busy, most=BINDS)
 
-    one()  # the columns that stand still are kept from pass to pass
-    return one
+    def passed() -> None:
+        decide(take_snapshot(seen, nodes, Ledger(), Alive(), columns, now()), most_binds=BINDS)
+
+    costs = " ".join(f"{_cpu_s(each) / len(queue) * 1e6:>7.0f} us" for each in (planned, passed))
+    print(f"{what:44} {len(nodes):>6} {costs}", flush=True)
 
 
-def _report(what: str, jobs: int, one_pass: Callable[[], Decisions]) -> None:
+def _cpu_s(function: Callable[[], None]) -> float:
+    function()  # what is kept from pass to pass is there
     spent_s: list[float] = []
     for _ in range(REPETITIONS):
         started = time.process_time()
-        one_pass()
+        function()
         spent_s.append(time.process_time() - started)
-    median_s = statistics.median(spent_s)
-    print(f"{what}: {median_s * 1000:.0f} ms a pass, {median_s / jobs * 1e6:.0f} us a job")
+    return statistics.median(spent_s)
 
 
 def _node(number: int) -> NodeView:
@@ -74,9 +86,10 @@ def _node(number: int) -> NodeView:
     return parse_node({"metadata": {"name": f"node-{number:05}"}, "status": {"inventory": inventory}})
 
 
-def _job(name: str, gpus: int, **status: Any) -> JobView:
+def _job(name: str, gpus: int, cpus: int = 1, **status: Any) -> JobView:
     metadata = {"name": name, "namespace": f"team-{len(name) % 4}", "uid": name, "resourceVersion": "1"}
-    spec = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "resources": {"gpus": gpus}}
+    resources = {"gpus": gpus, "cpus": cpus}
+    spec = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "resources": resources}
     return JobView(TrainingJob.model_validate({"metadata": metadata, "spec": spec, "status": status}))
 
 

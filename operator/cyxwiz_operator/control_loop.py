@@ -107,7 +107,10 @@ class ControlLoop:
         used = self.fair_share.usage.by_namespace
         snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now, used)
         self.fair_share.account(snapshot, pool_of(snapshot.nodes))
-        rules = PreemptionRules(self._settings.preemption, self._settings.preemption_min_runtime_s)
-        decisions = decide(snapshot, most_binds=self._settings.binds_per_pass, preemption=rules)
+        settings = self._settings
+        rules = PreemptionRules(settings.preemption, settings.preemption_min_runtime_s)
+        decisions = decide(
+            snapshot, most_binds=settings.binds_per_pass, preemption=rules, explained=settings.explained_jobs
+        )
         self._metrics.decision_time.observe(time.perf_counter() - started)
         return snapshot, decisions

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cyxwiz_crds import Reason
+from cyxwiz_crds import Phase, Reason
 
 from .lifecycle import StatusChange, answered, backing_off_nodes, bound, queued, review, told_to_yield
 from .scheduling import queueing
-from .scheduling.planning import Placement, Plan, Queued, plan
+from .scheduling.planning import Placement, Plan, Queued, Waiting, plan
 from .scheduling.reserving import DEFAULT_RULES, PreemptionRules, held_node
 from .snapshot import ClusterSnapshot
 from .views import JobView
@@ -35,15 +35,17 @@ class Decisions:
     """Jobs left for the next pass."""
 
 
-def decide(snapshot: ClusterSnapshot, *, most_binds: int, preemption: PreemptionRules = DEFAULT_RULES) -> Decisions:
-    """What to do about every job that may be written."""
+def decide(
+    snapshot: ClusterSnapshot, *, most_binds: int, preemption: PreemptionRules = DEFAULT_RULES, explained: int = 100
+) -> Decisions:
+    """What to do about every job that may be written; the first `explained` that wait hear all the news."""
     seen = {job.uid: job for job in snapshot.jobs if job.uid not in snapshot.held}
     reviewed = {uid: review(job, snapshot.liveness_for(job), snapshot.now) for uid, job in seen.items()}
     changes = {uid: change for uid, change in reviewed.items() if change is not None}
     changes |= _drained(snapshot, [job for uid, job in seen.items() if uid not in changes])
     after = [changes[uid].after if uid in changes else job for uid, job in seen.items()]
 
-    planned = _plan(snapshot, after, most_binds, preemption)
+    planned = _plan(snapshot, after, most_binds, preemption, explained)
 
     binds: list[StatusChange] = []
     for placement in planned.placements:
@@ -52,6 +54,8 @@ def decide(snapshot: ClusterSnapshot, *, most_binds: int, preemption: Preemption
     explanations: list[StatusChange] = []
     for waiting in planned.waiting:
         job = waiting.job
+        if waiting.position > explained and _knows(job, waiting):
+            continue
         told = queued(job, waiting, snapshot.now)
         if told is None:
             continue
@@ -68,7 +72,7 @@ def decide(snapshot: ClusterSnapshot, *, most_binds: int, preemption: Preemption
             changes |= {uid: told} if told else {}
     questions = [job for job in after if job.is_question and job.uid not in changes]
     for job in questions[:QUESTIONS_A_PASS]:
-        answer = _answer(job, snapshot, after, most_binds, preemption)
+        answer = _answer(job, snapshot, after, most_binds, preemption, explained)
         changes |= {job.uid: answer} if answer else {}
     return Decisions(
         binds=tuple(binds),
@@ -82,21 +86,33 @@ def decide(snapshot: ClusterSnapshot, *, most_binds: int, preemption: Preemption
 def _drained(snapshot: ClusterSnapshot, jobs: list[JobView]) -> dict[str, StatusChange]:
     """uid to the order to leave, for jobs on nodes that are to be empty."""
     found: dict[str, StatusChange] = {}
-    for job in jobs:
+    draining = {name: node for name, node in snapshot.views.items() if node.draining_because}
+    for job in jobs if draining else ():
         assignment = job.status.assignment
-        node = snapshot.views.get(assignment.node) if assignment and job.holds_capacity else None
-        if node is not None and node.draining_because:
+        node = draining.get(assignment.node) if assignment and job.holds_capacity else None
+        if node is not None:
             words = f"{node.name} is drained, {node.draining_because}: saving a checkpoint."
             change = told_to_yield(job, snapshot.now, Reason.DRAINING, words)
             found |= {job.uid: change} if change else {}
     return found
 
 
+def _knows(job: JobView, waiting: Waiting) -> bool:
+    """The job has been told that it waits and why, if not at which place."""
+    status = job.status
+    return status.phase == Phase.QUEUED and status.reason == waiting.reason and held_node(job) == waiting.holds
+
+
 def _answer(
-    job: JobView, snapshot: ClusterSnapshot, after: list[JobView], most_binds: int, preemption: PreemptionRules
+    job: JobView,
+    snapshot: ClusterSnapshot,
+    after: list[JobView],
+    most_binds: int,
+    preemption: PreemptionRules,
+    explained: int,
 ) -> StatusChange | None:
     """What the scheduler would do with the job, were it in the queue; None where jobs before it come first."""
-    planned = _plan(snapshot, after, most_binds, preemption, question=job)
+    planned = _plan(snapshot, after, most_binds, preemption, explained, question=job)
     found = next((each for each in (*planned.placements, *planned.waiting) if each.job.uid == job.uid), None)
     if found is None:
         return None
@@ -113,6 +129,7 @@ def _plan(
     after: list[JobView],
     most_binds: int,
     preemption: PreemptionRules,
+    explained: int,
     question: JobView | None = None,
 ) -> Plan:
     """The queue's places; with a `question`, those of the queue up to that job, as if it were one of it."""
@@ -129,7 +146,15 @@ def _plan(
     told = {job.uid: job for job in after if job.status.assignment}
     running = [told.get(job.uid, job) for job in snapshot.jobs]
     entries = [Queued(job, backing_off_nodes(job, wall), job.uid not in snapshot.held) for job in queue]
-    return plan(entries, snapshot.nodes, snapshot.now, running=running, rules=preemption, most=most_binds)
+    return plan(
+        entries,
+        snapshot.nodes,
+        snapshot.now,
+        running=running,
+        rules=preemption,
+        most=most_binds,
+        estimated=explained,
+    )
 
 
 def _joined(seen: JobView, first: StatusChange | None, then: StatusChange) -> StatusChange:

@@ -55,7 +55,8 @@ class JobView:
 
     job: TrainingJob
 
-    @property
+    # Cached: a pass over thousands of jobs asks for these dozens of times each.
+    @cached_property
     def uid(self) -> str:
         return self.job.metadata.uid
 
@@ -64,7 +65,7 @@ class JobView:
         """namespace/name."""
         return f"{self.job.metadata.namespace}/{self.job.metadata.name}"
 
-    @property
+    @cached_property
     def status(self) -> TrainingJobStatus:
         return self.job.status
 
@@ -91,7 +92,7 @@ class JobView:
         wanted = not (job.spec.cancel or job.spec.suspend or job.metadata.deletion_timestamp)
         return wanted and not self.is_final and job.spec.dry_run
 
-    @property
+    @cached_property
     def holds_capacity(self) -> bool:
         """True from the binding until its processes are gone."""
         execution = self.status.execution
@@ -109,6 +110,30 @@ class JobView:
         """Memory per GPU, rounded up; None means whole GPUs."""
         size = self.job.spec.resources.gpu_memory_bytes
         return None if size is None else -(-size // _MIB)
+
+    @cached_property
+    def demand(self) -> Demand:
+        """What it asks of a node, whatever refused it before."""
+        spec = self.job.spec
+        return Demand(
+            gpus=spec.resources.gpus,
+            gpu_memory_mib=self.gpu_memory_mib,
+            cpus=spec.resources.cpus,
+            memory_mib=self.memory_mib,
+            job_type=spec.job_type,
+            node_selector=tuple(sorted(spec.node_selector.items())),
+            excluded=frozenset(),
+            checkpoint_node=self.checkpoint_node,
+            data=data_of(spec.dataset.uri),
+        )
+
+    @property
+    def checkpoint_node(self) -> str | None:
+        """The node whose disk holds the newest checkpoint, from `node://<node>/...`."""
+        source = self.status.restore_from
+        if source is None or not source.uri.startswith("node://"):
+            return None
+        return source.uri.removeprefix("node://").partition("/")[0]
 
     def with_status(self, status: TrainingJobStatus) -> JobView:
         """The same job with another status."""

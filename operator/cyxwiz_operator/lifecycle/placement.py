@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cyxwiz_crds import Assignment, ConditionType, Intent, Phase, Reason, RestoreFrom, Scheduling
 from cyxwiz_operator.clock import Now, after, parse, seconds_since
-from cyxwiz_operator.node_table import checkpoint_node
 from cyxwiz_operator.scheduling.planning import Placement, Waiting
 from cyxwiz_operator.views import JobView
 
@@ -23,7 +22,7 @@ def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
     if restore_from:
         summary += f" Goes on from step {restore_from.step} of attempt {restore_from.attempt}."
     elif job.status.restore_from:
-        summary += f" Starts anew: its checkpoint is on {checkpoint_node(job)}."
+        summary += f" Starts anew: its checkpoint is on {job.checkpoint_node}."
     status = changed(
         job,
         now,
@@ -84,5 +83,5 @@ def _estimated_start(job: JobView, waiting: Waiting, now: Now) -> str | None:
 
 def _readable_checkpoint(job: JobView, node: str) -> RestoreFrom | None:
     """The newest checkpoint where `node` can read it: on its own disk, or somewhere that is no node's."""
-    home = checkpoint_node(job)
+    home = job.checkpoint_node
     return job.status.restore_from if home is None or home == node else None

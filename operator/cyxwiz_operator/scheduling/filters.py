@@ -6,10 +6,11 @@ another job changes them. The others say "not now".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from cyxwiz_crds import size_text
 from cyxwiz_operator.node_table import Mask, NodeTable
@@ -138,45 +139,78 @@ NOT_NOW = (
 FILTERS = COULD_NEVER + NOT_NOW
 FULL = NOT_NOW[3:]
 """Those that pass once others have left."""
+NUMBER = {check.reason: number for number, check in enumerate(FILTERS)}
+"""Reason to place in FILTERS."""
 KEPT = Filter("Kept", is_schedulable, "is kept for a job before it", "are kept for jobs before it")
 """No check of a node, but what the queue says: see `reserving`."""
+
+FITS = -1
+_FIRST_FULL = NUMBER[FULL[0].reason]
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the checks say of every node."""
+    """What the checks say of every node. Right again after a placement once `correct` was told of its node."""
 
-    fits: Mask
-    """(N,) True where every check passes."""
-    refused: tuple[tuple[Filter, Mask], ...]
-    """(check, the nodes that fail it first), in order, without empty ones."""
+    first_failed: npt.NDArray[np.int8]
+    """(N,) place in FILTERS of the first check the node fails, FITS where every one passes."""
+    counts: list[int]
+    """Number of nodes for each of FILTERS."""
+
+    @property
+    def fits(self) -> Mask:
+        """(N,) True where every check passes."""
+        return self.first_failed == FITS
+
+    @property
+    def fitting(self) -> int:
+        """Number of nodes that can take the job."""
+        return len(self.first_failed) - sum(self.counts)
 
     @property
     def never(self) -> bool:
         """No node could ever run the job."""
-        return all(check in COULD_NEVER for check, _ in self.refused) and not self.fits.any()
+        return sum(self.counts[: len(COULD_NEVER)]) == len(self.first_failed)
+
+    def refused(self) -> Iterator[tuple[Filter, Mask]]:
+        """(check, the nodes that fail it first), in order, without empty ones."""
+        for number, check in enumerate(FILTERS):
+            if self.counts[number]:
+                yield check, self.first_failed == number
 
     def full(self) -> list[int]:
         """Rows of nodes that only lack room."""
-        masks = [failing for check, failing in self.refused if check in FULL]
-        return np.flatnonzero(np.logical_or.reduce(masks)).tolist() if masks else []
+        return np.flatnonzero(self.first_failed >= _FIRST_FULL).tolist()
 
-    def without(self, kept: Mask) -> Verdicts:
-        """The same, where these nodes are kept for other jobs."""
-        return Verdicts(self.fits & ~kept, (*self.refused, (KEPT, kept)))
+    def said(self) -> list[tuple[Filter, int]]:
+        """(check, nodes that fail it first), in order, without empty ones."""
+        return [(check, count) for check, count in zip(FILTERS, self.counts, strict=True) if count]
+
+    def correct(self, row: int, lacks: str | None) -> None:
+        """The node has less room than before; `lacks` is the reason of the first of FULL it fails now."""
+        before = int(self.first_failed[row])
+        if before != FITS and before < _FIRST_FULL:
+            return  # something else came first, and still does
+        after = FITS if lacks is None else NUMBER[lacks]
+        if before != FITS:
+            self.counts[before] -= 1
+        if after != FITS:
+            self.counts[after] += 1
+        self.first_failed[row] = after
 
 
 def examine(job: Demand, nodes: NodeTable) -> Verdicts:
     """Every check on every node."""
+    first_failed = np.full(len(nodes), FITS, np.int8)
     fits = np.ones(len(nodes), bool)
-    refused: list[tuple[Filter, Mask]] = []
-    for check in FILTERS:
-        passes = check.check(job, nodes)
-        failing = fits & ~passes
-        if failing.any():
-            refused.append((check, failing))
-            fits = fits & passes
-    return Verdicts(fits, tuple(refused))
+    counts: list[int] = []
+    for number, check in enumerate(FILTERS):
+        failing = fits & ~check.check(job, nodes)
+        counts.append(int(np.count_nonzero(failing)))
+        if counts[-1]:
+            first_failed[failing] = number
+            fits &= ~failing
+    return Verdicts(first_failed, counts)
 
 
 def _each(nodes: NodeTable, answers: list[bool]) -> Mask:

@@ -63,17 +63,18 @@ def earliest_hold(
 
     Where no ETA leads to a place, the first node that would be large enough were it empty is drained for it.
     """
-    rooms = {row: Room.of(nodes, row) for row in rows}
+    rooms: dict[int, Room] = {}
     ends = [(each.leaves_in_s, number, each) for row in rows for number, each in enumerate(tenants.get(row, ()))]
     ends.sort(key=lambda end: (end[0], nodes.names[end[2].row], end[1]))
-    measured = dict.fromkeys(rows, True)
+    measured: dict[int, bool] = {}
     for leaves_in_s, _, tenant in ends:
-        room = rooms[tenant.row]
+        row = tenant.row
+        room = rooms[row] = rooms.get(row) or Room.of(nodes, row)
         room.give_back(tenant.demand, tenant.devices)
-        measured[tenant.row] = measured[tenant.row] and tenant.measured
+        measured[row] = measured.get(row, True) and tenant.measured
         if room.fits(job):
             room.take(job, room.devices_for(job)[: job.gpus])
-            return Hold(tenant.row, key, leaves_in_s, measured[tenant.row], room)
+            return Hold(row, key, leaves_in_s, measured[row], room)
     return None
 
 

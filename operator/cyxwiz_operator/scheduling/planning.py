@@ -15,10 +15,10 @@ from cyxwiz_operator.clock import Now, parse
 from cyxwiz_operator.node_table import NodeTable, own_demand
 from cyxwiz_operator.views import Demand, JobView
 
-from .filters import Verdicts, examine, free_devices
+from .filters import FITS, KEPT, Verdicts
 from .holding import Candidate, Estimate, estimate_of, estimates
+from .ranking import Ranking, Rankings
 from .reserving import DEFAULT_RULES, Eviction, PreemptionRules, Reservations
-from .scoring import Scores, score
 from .tenants import Tenant, tenants_of
 from .tenants import longest_run_s as longest_run_s_of
 
@@ -94,15 +94,27 @@ def plan(
     return _Planner(nodes, now, running, rules).plan(queue, most, estimated)
 
 
+class _Refusal(NamedTuple):
+    """Why no node takes a demand: within a pass capacity only shrinks, so what was refused once is refused again."""
+
+    reason: str
+    message: str
+    full: tuple[int, ...]
+    """Rows of nodes that only lack room."""
+    rows: frozenset[int]
+    """The same."""
+
+
 class _Planner:
-    """One walk through the queue. Within it capacity only shrinks, so what was refused once is refused again."""
+    """One walk through the queue."""
 
     def __init__(self, nodes: NodeTable, now: Now, running: Iterable[JobView], rules: PreemptionRules) -> None:
-        self._nodes = nodes.thawed()
+        self._rankings = Rankings(nodes)
+        self._nodes = self._rankings.nodes
         self._now = now
         self._tenants = tenants_of(running, nodes, now)
         self._kept = Reservations(self._tenants, rules, now)
-        self._refused: dict[tuple[Demand, float], Verdicts] = {}
+        self._refused: dict[tuple[Demand, float], _Refusal] = {}
         self._placements: list[Placement] = []
         self._waiting: list[Waiting] = []
         self._candidates: list[Candidate] = []
@@ -110,122 +122,112 @@ class _Planner:
     def plan(self, queue: Sequence[Queued], most: int, estimated: int) -> Plan:
         postponed = 0
         for index, entry in enumerate(queue):
-            verdicts = self._examine(entry)
-            if verdicts is not None and verdicts.fits.any():
-                if len(self._placements) == most:
-                    postponed = len(queue) - index
-                    break
-                placement = self._place(entry, verdicts)
+            job = entry.job
+            if job.status.retry_at is not None and parse(job.status.retry_at) > self._now.wall:
                 if entry.may_be_written:
-                    self._placements.append(placement)
+                    self._waiting.append(self._backing_off(job))
                 continue
-            waiting = self._wait(entry, verdicts, estimated)
+            demand = own_demand(job, entry.excluded)
+            longest_run_s = longest_run_s_of(job, self._now)
+            refusal = self._refused.get((demand, longest_run_s))
+            if refusal is None:
+                ranking = self._rankings.of(demand)
+                kept = self._kept_from(ranking, longest_run_s)
+                if ranking.verdicts.fitting > len(kept):
+                    if len(self._placements) == most:
+                        postponed = len(queue) - index
+                        break
+                    placement = self._place(job, ranking, kept, longest_run_s)
+                    if entry.may_be_written:
+                        self._placements.append(placement)
+                    continue
+                refusal = self._refused[demand, longest_run_s] = _refusal(ranking, self._nodes, len(kept))
+            waiting = self._wait(job, demand, longest_run_s, refusal, estimated)
             if entry.may_be_written:
                 self._waiting.append(waiting)
         found = estimates(self._candidates, self._nodes, self._tenants, self._kept.by_row)
-        told = (replace(each, estimate=found.get(each.job.uid, each.estimate)) for each in self._waiting)
-        return Plan(tuple(self._placements), tuple(told), tuple(self._kept.evictions), postponed)
+        for position, each in enumerate(self._waiting[:estimated]):
+            self._waiting[position] = replace(each, estimate=found.get(each.job.uid, each.estimate))
+        return Plan(tuple(self._placements), tuple(self._waiting), tuple(self._kept.evictions), postponed)
 
-    def _examine(self, entry: Queued) -> Verdicts | None:
-        """None for a job that waits for its retry."""
-        retry_at = entry.job.status.retry_at
-        if retry_at is not None and parse(retry_at) > self._now.wall:
-            return None
-        demand = own_demand(entry.job, entry.excluded)
-        longest_run_s = longest_run_s_of(entry.job, self._now)
-        known = self._refused.get((demand, longest_run_s))
-        if known is not None:
-            return known
-        verdicts = examine(demand, self._nodes)
-        kept = [row for row in self._kept.by_row if verdicts.fits[row]]
-        kept = [row for row in kept if self._kept.forbids(row, demand, longest_run_s)]
-        if kept:
-            mask = np.zeros(len(self._nodes), bool)
-            mask[kept] = True
-            verdicts = verdicts.without(mask)
-        if not verdicts.fits.any():
-            self._refused[demand, longest_run_s] = verdicts
-        return verdicts
+    def _kept_from(self, ranking: Ranking, longest_run_s: float) -> frozenset[int]:
+        """Rows of nodes that fit and are kept for a job that this one would delay."""
+        if not self._kept.by_row:
+            return frozenset()
+        first_failed = ranking.verdicts.first_failed
+        fitting = (row for row in self._kept.by_row if first_failed[row] == FITS)
+        return frozenset(row for row in fitting if self._kept.forbids(row, ranking.demand, longest_run_s))
 
-    def _place(self, entry: Queued, verdicts: Verdicts) -> Placement:
+    def _place(self, job: JobView, ranking: Ranking, kept: frozenset[int], longest_run_s: float) -> Placement:
         """The best node's place, charged."""
-        nodes, demand = self._nodes, own_demand(entry.job, entry.excluded)
-        scores = score(demand, nodes)
-        best_first = _best_first(verdicts, scores)
+        nodes, demand = self._nodes, ranking.demand
+        best_first = ranking.best_first(CANDIDATES_TOLD, kept)
         row = best_first[0]
-        free = _fullest_first(demand, nodes, row)
-        longest_run_s = longest_run_s_of(entry.job, self._now)
+        candidates = tuple([ranking.words(each) for each in best_first])
+        rejected = _counts(demand, ranking.verdicts, len(kept))
+        free = self._rankings.room(row).devices_for(demand) if demand.gpus else []
         devices = self._kept.devices(row, demand, free, longest_run_s)
-        nodes.charge(row, demand, devices)
+        self._rankings.charge(row, demand, devices)
         self._tenants[row].append(
-            Tenant(entry.job, row, demand, tuple(devices), longest_run_s, measured=False, ordered=False)
+            Tenant(job, row, demand, tuple(devices), longest_run_s, measured=False, ordered=False)
         )
         return Placement(
-            job=entry.job,
+            job=job,
             node=nodes.names[row],
-            gpus=tuple(nodes.gpu_uuids[row][device] for device in devices),
-            candidates=tuple(scores.words(each, nodes.names[each]) for each in best_first),
-            rejected=f"{_counts(demand, verdicts)}, of {len(nodes)} nodes." if verdicts.refused else "",
+            gpus=tuple([nodes.gpu_uuids[row][device] for device in devices]),
+            candidates=candidates,
+            rejected=f"{rejected}, of {len(nodes)} nodes." if rejected else "",
         )
 
-    def _wait(self, entry: Queued, verdicts: Verdicts | None, estimated: int) -> Waiting:
-        job, position = entry.job, len(self._waiting) + 1
-        if verdicts is None:
-            return Waiting(job, position, Reason.BACKING_OFF, _last_failure(job))
-        demand = own_demand(job, entry.excluded)
-        reason, message = explain(demand, verdicts, self._nodes)
-        full = [] if verdicts.never else verdicts.full()
-        hold = self._kept.keep(job, demand, full, self._nodes)
+    def _backing_off(self, job: JobView) -> Waiting:
+        return Waiting(job, len(self._waiting) + 1, Reason.BACKING_OFF, _last_failure(job))
+
+    def _wait(self, job: JobView, demand: Demand, longest_run_s: float, refusal: _Refusal, estimated: int) -> Waiting:
+        position = len(self._waiting) + 1
+        hold = self._kept.keep(job, demand, refusal.full, self._nodes)
         if hold is None:
             if position <= estimated:
-                longest_run_s = longest_run_s_of(job, self._now)
-                self._candidates.append(Candidate(job.uid, demand, longest_run_s, frozenset(full)))
-            return Waiting(job, position, reason, message)
-        node, why = self._nodes.names[hold.row], message
+                self._candidates.append(Candidate(job.uid, demand, longest_run_s, refusal.rows))
+            return Waiting(job, position, refusal.reason, refusal.message)
+        node, why = self._nodes.names[hold.row], refusal.message
         if hold.leaving:
-            reason = Reason.PREEMPTING
             plural = "s" if hold.leaving != 1 else ""
-            message = f"Waits for {hold.leaving} job{plural} on {node} to leave. {message}"
-        else:
-            message = f"{message} The next place on {node} is kept for it."
-        return Waiting(job, position, reason, message, node, estimate_of(hold), why)
+            message = f"Waits for {hold.leaving} job{plural} on {node} to leave. {why}"
+            return Waiting(job, position, Reason.PREEMPTING, message, node, estimate_of(hold), why)
+        message = f"{why} The next place on {node} is kept for it."
+        return Waiting(job, position, refusal.reason, message, node, estimate_of(hold), why)
 
 
-def explain(job: Demand, verdicts: Verdicts, nodes: NodeTable) -> tuple[str, str]:
-    """Reason and sentence for a job that no node can take now."""
+def _refusal(ranking: Ranking, nodes: NodeTable, kept: int) -> _Refusal:
+    verdicts = ranking.verdicts
+    reason, message = explain(ranking.demand, verdicts, nodes, kept)
+    full = [] if verdicts.never else verdicts.full()
+    return _Refusal(reason, message, tuple(full), frozenset(full))
+
+
+def explain(job: Demand, verdicts: Verdicts, nodes: NodeTable, kept: int = 0) -> tuple[str, str]:
+    """Reason and sentence for a job that no node can take now; `kept` nodes could, and are kept for others."""
     count = len(nodes)
     if count == 0:
         return Reason.NO_NODES, "No ComputeNode exists yet: is the agent running?"
     if verdicts.never:
-        hints = " ".join(dict.fromkeys(check.hint for check, _ in verdicts.refused if check.hint))
+        hints = " ".join(dict.fromkeys(check.hint for check, _ in verdicts.said() if check.hint))
         return Reason.NO_NODE_FITS, f"0/{count} nodes fit: {_counts(job, verdicts)}. {hints}".rstrip()
     if count <= NODES_NAMED:
+        refused = [*verdicts.refused(), *([(KEPT, verdicts.fits)] if kept else [])]
         named = (
             f"{nodes.names[row]} {_one_node(check.reason, check.words(1, job), nodes, int(row))}"
-            for check, failing in verdicts.refused
+            for check, failing in refused
             for row in np.flatnonzero(failing)
         )
         return Reason.NO_NODE_FREE, f"0/{count} nodes have room: {', '.join(named)}."
-    return Reason.NO_NODE_FREE, f"0/{count} nodes have room: {_counts(job, verdicts)}."
+    return Reason.NO_NODE_FREE, f"0/{count} nodes have room: {_counts(job, verdicts, kept)}."
 
 
-def _best_first(verdicts: Verdicts, scores: Scores) -> list[int]:
-    """The best rows that fit, by falling score; rows are sorted by name, and a stable sort keeps that for ties."""
-    rows = np.flatnonzero(verdicts.fits)
-    # Rounded, so that a tie is a tie whatever the order of the sums.
-    return rows[np.argsort(-np.round(scores.total[rows], 9), kind="stable")][:CANDIDATES_TOLD].tolist()
-
-
-def _fullest_first(job: Demand, nodes: NodeTable, row: int) -> list[int]:
-    """Shared jobs fill the fullest devices that still have room, so that whole ones stay whole."""
-    if job.gpus == 0:
-        return []
-    devices = np.flatnonzero(free_devices(job, nodes)[row])
-    return devices[np.argsort(nodes.gpu_free_mib[row, devices], kind="stable")].tolist()
-
-
-def _counts(job: Demand, verdicts: Verdicts) -> str:
-    return ", ".join(check.words(int(failing.sum()), job) for check, failing in verdicts.refused)
+def _counts(job: Demand, verdicts: Verdicts, kept: int = 0) -> str:
+    """2 are offline, 1 has fewer than 4 CPUs free; empty when every node can take it."""
+    said = [*verdicts.said(), *([(KEPT, kept)] if kept else [])]
+    return ", ".join([check.words(count, job) for check, count in said])
 
 
 def _one_node(reason: str, words: str, nodes: NodeTable, row: int) -> str:

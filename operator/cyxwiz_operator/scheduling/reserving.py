@@ -50,6 +50,12 @@ class Reservations:
     looked_at: int = 0
     _head_holds: bool = False
     _in_vain: set[tuple[Demand, int]] = field(default_factory=set)
+    _leaving: dict[int, list[Tenant]] = field(init=False)
+    """Row to the jobs there that were told to leave."""
+
+    def __post_init__(self) -> None:
+        ordered = {row: [each for each in here if each.ordered] for row, here in self.tenants.items()}
+        self._leaving = {row: leaving for row, leaving in ordered.items() if leaving}
 
     def forbids(self, row: int, job: Demand, longest_run_s: float) -> bool:
         """The node is kept, and the job would be in the way."""
@@ -86,9 +92,9 @@ class Reservations:
 
     def _being_left(self, job: JobView, demand: Demand, rows: Sequence[int], nodes: NodeTable) -> Hold | None:
         held = held_node(job)
-        for row in sorted(rows, key=lambda row: nodes.names[row] != held):
-            leaving = [tenant for tenant in self.tenants.get(row, ()) if tenant.ordered]
-            hold = hold_when_they_left(job.key, demand, nodes, row, leaving) if leaving else None
+        for row in sorted(self._leaving.keys() & rows, key=lambda row: (nodes.names[row] != held, row)):
+            leaving = self._leaving[row]
+            hold = hold_when_they_left(job.key, demand, nodes, row, leaving)
             if hold is not None:
                 hold.leaving = len(leaving)
                 return hold

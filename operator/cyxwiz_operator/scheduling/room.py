@@ -1,10 +1,12 @@
-"""What one node has free, as plain numbers: for looking ahead at a few nodes, where columns of all would be waste."""
+"""What one node has free, as plain numbers: where one node changes or few are looked at, columns of all are waste."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
+
+import numpy as np
 
 from cyxwiz_operator.node_table import NodeTable
 from cyxwiz_operator.views import Demand
@@ -20,7 +22,10 @@ class Room:
     gpu_free_mib: list[int]
     gpu_jobs: list[int]
     gpu_total_mib: tuple[int, ...]
-    gpu_usable: tuple[bool, ...]
+    usable: tuple[int, ...]
+    """Devices whose health allows jobs."""
+    all_cpus: int
+    all_memory_mib: int
 
     @classmethod
     def of(cls, nodes: NodeTable, row: int) -> Self:
@@ -32,7 +37,9 @@ class Room:
             gpu_free_mib=nodes.gpu_free_mib[row].tolist(),
             gpu_jobs=nodes.gpu_jobs[row].tolist(),
             gpu_total_mib=tuple(nodes.gpu_total_mib[row].tolist()),
-            gpu_usable=tuple(nodes.gpu_usable[row].tolist()),
+            usable=tuple(np.flatnonzero(nodes.gpu_usable[row]).tolist()),
+            all_cpus=int(nodes.cpus[row]),
+            all_memory_mib=int(nodes.memory_mib[row]),
         )
 
     def copy(self) -> Self:
@@ -40,13 +47,29 @@ class Room:
 
     def fits(self, job: Demand) -> bool:
         """The job could start here now."""
-        enough = self.slots > 0 and self.cpus >= job.cpus and self.memory_mib >= job.memory_mib
-        return enough and (job.gpus == 0 or len(self.devices_for(job)) >= job.gpus)
+        return self.lacks(job) is None
+
+    def lacks(self, job: Demand) -> str | None:
+        """The reason of the first check of `filters.FULL` that fails here."""
+        if self.slots <= 0:
+            return "TooManyJobs"
+        if job.gpus and len(self._free_devices(job)) < job.gpus:
+            return "NoFreeGPU"
+        if self.cpus < job.cpus:
+            return "NoFreeCPU"
+        return "NoFreeMemory" if self.memory_mib < job.memory_mib else None
+
+    def free_share(self, job: Demand) -> float:
+        """The free share of the scarcest resource the job needs: `availability` of `scoring` for one node."""
+        share = min(_share(self.cpus, self.all_cpus), _share(self.memory_mib, self.all_memory_mib))
+        if job.gpus == 0:
+            return share
+        free_mib = sum([self.gpu_free_mib[device] for device in self.usable])
+        return min(share, _share(free_mib, sum([self.gpu_total_mib[device] for device in self.usable])))
 
     def devices_for(self, job: Demand) -> list[int]:
         """Devices the job could have, the fullest first."""
-        free = [device for device, usable in enumerate(self.gpu_usable) if usable and self._is_free(device, job)]
-        return sorted(free, key=lambda device: self.gpu_free_mib[device])
+        return sorted(self._free_devices(job), key=self.gpu_free_mib.__getitem__)
 
     def take(self, job: Demand, devices: Sequence[int]) -> None:
         """The job starts on these devices."""
@@ -56,10 +79,10 @@ class Room:
         """The job has left them."""
         self._change(job, devices, 1)
 
-    def _is_free(self, device: int, job: Demand) -> bool:
+    def _free_devices(self, job: Demand) -> list[int]:
         if job.gpu_memory_mib is None:
-            return self.gpu_jobs[device] == 0
-        return self.gpu_free_mib[device] >= job.gpu_memory_mib
+            return [device for device in self.usable if self.gpu_jobs[device] == 0]
+        return [device for device in self.usable if self.gpu_free_mib[device] >= job.gpu_memory_mib]
 
     def _change(self, job: Demand, devices: Sequence[int], sign: int) -> None:
         self.slots += sign
@@ -69,3 +92,7 @@ class Room:
             size_mib = self.gpu_total_mib[device] if job.gpu_memory_mib is None else job.gpu_memory_mib
             self.gpu_free_mib[device] += sign * size_mib
             self.gpu_jobs[device] -= sign
+
+
+def _share(free: int, total: int) -> float:
+    return max(free, 0) / max(total, 1)

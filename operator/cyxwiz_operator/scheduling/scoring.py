@@ -41,6 +41,12 @@ class Scores:
             parts.append(f"checkpoint {self.bonus[row]:.2f}")
         return f"{name} {self.total[row]:.2f} = {' + '.join(parts)}"
 
+    def correct(self, row: int, availability: float) -> None:
+        """The node has so much less free; summed in the order of `score`, so that equal nodes stay equal."""
+        self.availability[row] = availability
+        parts = (weight * float(getattr(self, part)[row]) for part, weight in WEIGHTS.items())
+        self.total[row] = sum(parts, start=float(self.bonus[row]))
+
 
 def score(job: Demand, nodes: NodeTable) -> Scores:
     """Every node's parts, whether it can take the job or not."""

@@ -1,14 +1,23 @@
-"""Filters and score once more, one node at a time and in plain Python: what the columns must agree with."""
+"""Filters, score and choice once more, one node at a time and in plain Python: what the columns must agree with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from cyxwiz_operator.clock import parse
+from cyxwiz_crds import Assignment
+from cyxwiz_operator.clock import Now, parse
+from cyxwiz_operator.node_table import own_demand
+from cyxwiz_operator.scheduling.reserving import DEFAULT_RULES, Reservations
+from cyxwiz_operator.scheduling.tenants import Tenant, longest_run_s, tenants_of
 from cyxwiz_operator.views import Demand, JobView, NodeView
 
+from .builders import make_table
+
 USABLE = ("Healthy", "Degraded", "Unmonitored")
+NEVER_REASONS = ("JobType", "NodeSelector", "TooFewGPUs", "GPUMemoryTooSmall", "TooFewCPUs", "TooLittleMemory")
+FULL_REASONS = ("TooManyJobs", "NoFreeGPU", "NoFreeCPU", "NoFreeMemory")
 
 
 def here(node: NodeView, jobs: Sequence[JobView]) -> list[JobView]:
@@ -113,3 +122,57 @@ def _uptime(node: NodeView, wall: datetime) -> float:
     ages += [((wall - parse(node.online_since)).total_seconds(), 0.0)] if node.online_since else []
     online_s = sum(max(0.0, min(since_s, week_s) - until_s) for since_s, until_s in ages)
     return min(online_s, week_s) / week_s
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of one job of the queue."""
+
+    job: str
+    node: str | None
+    gpus: tuple[str, ...] = ()
+    holds: str | None = None
+
+
+def choices(
+    queue: Sequence[JobView], nodes: Sequence[NodeView], offline: Collection[str], running: Sequence[JobView], now: Now
+) -> list[Choice]:
+    """The queue in order, every node judged anew for every job. Which places are kept is asked of `Reservations`."""
+    names = sorted(node.name for node in nodes)
+    by_name = {node.name: node for node in nodes}
+    busy = list(running)
+    tenants = tenants_of(running, make_table(*nodes), now)
+    kept = Reservations(tenants, DEFAULT_RULES, now)
+    found: list[Choice] = []
+    for job in queue:
+        demand, most_s = own_demand(job), longest_run_s(job, now)
+        refusals = {name: first_refusal(demand, by_name[name], name not in offline, busy, now.wall) for name in names}
+        fitting = [row for row, name in enumerate(names) if refusals[name] is None]
+        free = [row for row in fitting if not kept.forbids(row, demand, most_s)]
+        if free:
+            row = min(free, key=lambda row: (-round(score(demand, by_name[names[row]], busy, now.wall), 9), names[row]))
+            node = by_name[names[row]]
+            uuids = [gpu.uuid for gpu in node.gpus]
+            left = {uuid: _free_mib(uuid, node, busy) for uuid in free_devices(demand, node, busy)}
+            fullest = [uuids.index(uuid) for uuid in sorted(left, key=lambda uuid: left[uuid])] if demand.gpus else []
+            devices = kept.devices(row, demand, fullest, most_s)
+            given = tuple(uuids[device] for device in devices)
+            tenants[row].append(Tenant(job, row, demand, tuple(devices), most_s, measured=False, ordered=False))
+            bound = Assignment(id=f"{job.uid}-1", node=node.name, gpus=list(given))
+            busy.append(job.with_status(job.status.model_copy(update={"assignment": bound, "attempt": 1})))
+            found.append(Choice(job.key, node.name, given))
+            continue
+        could = [refusal in FULL_REASONS for refusal in refusals.values()]
+        never = bool(names) and all(refusal in NEVER_REASONS for refusal in refusals.values())
+        table = make_table(*nodes, jobs=busy, offline=offline)
+        full = [] if never else [row for row, lacks in enumerate(could) if lacks]
+        hold = kept.keep(job, demand, full, table)
+        found.append(Choice(job.key, None, holds=names[hold.row] if hold else None))
+    return found
+
+
+def _free_mib(uuid: str, node: NodeView, jobs: Sequence[JobView]) -> int:
+    """Memory of the device that no job was given; whole devices are only ever offered untouched."""
+    total = next(gpu.memory_total_mi_b for gpu in node.gpus if gpu.uuid == uuid)
+    on_it = [job for job in here(node, jobs) if uuid in job.status.assignment.gpus]  # type: ignore[union-attr]
+    return total - sum(job.gpu_memory_mib or 0 for job in on_it)

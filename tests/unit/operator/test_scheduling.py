@@ -110,7 +110,7 @@ def test_columns_agree_with_the_scalar_twin(
     verdicts = filters.examine(demand, table)
     scores = scoring.score(demand, table)
     for row, node in enumerate(sorted(found, key=lambda each: each.name)):
-        refusals = [check.reason for check, failing in verdicts.refused if failing[row]]
+        refusals = [check.reason for check, failing in verdicts.refused() if failing[row]]
         expected = reference.first_refusal(demand, node, node.name not in offline, running, START)
         assert refusals == ([] if expected is None else [expected])
         assert bool(verdicts.fits[row]) is (expected is None)
