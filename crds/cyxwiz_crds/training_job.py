@@ -182,6 +182,18 @@ class Control(Model):
     """In place of hyperparameters.learningRate, from the next step on; its schedule goes on."""
 
 
+def batch_problem(batch_size: int, gpus: int, accumulate_steps: int) -> str | None:
+    """Why a batch cannot be computed in equal parts, and what to do; None when it can."""
+    parts = max(1, gpus) * accumulate_steps
+    if batch_size % parts == 0:
+        return None
+    below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+    reasons = [f"resources.gpus: {gpus}"] * (gpus > 1)
+    reasons += [f"hyperparameters.accumulateSteps: {accumulate_steps}"] * (accumulate_steps > 1)
+    choice = f"batchSize: {below} or {above}" if below else f"batchSize: {above}"
+    return f"batchSize: {batch_size} has no {parts} equal parts, as {' and '.join(reasons)} ask for: set {choice}"
+
+
 class TrainingJobSpec(Model):
     """What the user asks for. Immutable but for suspend, cancel, priority and control."""
 
@@ -214,7 +226,7 @@ class TrainingJobSpec(Model):
     max_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Optimizer steps after which training ends, in place of epochs."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 32
-    """Samples per step, over all GPUs together."""
+    """Samples per step, over all GPUs together; a multiple of resources.gpus times accumulateSteps."""
     hyperparameters: Hyperparameters = Hyperparameters()
     """How the optimizer moves."""
     resources: Resources = Resources()

@@ -51,6 +51,7 @@ class AttemptFiles:
             attempt=job.status.attempt or 1,
             spec=spec,
             gpus=gpus,
+            ranks=max(1, len(assignment.gpus)),
             restore_from=self._restore_folder(assignment.restore_from),
         )
         write_json(self._folder.order, order.wire())

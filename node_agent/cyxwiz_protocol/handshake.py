@@ -34,6 +34,8 @@ class Prepare(Model):
     """What jobs here have trained, newest first: rehearsed as far as time allows."""
     environment: dict[str, str] = {}
     """Variables that are read when the device is taken."""
+    ranks: int = 1
+    """Processes the job trains in. Several are forked below this one, which then stays off the devices itself."""
 
 
 class Ready(Model):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from cyxwiz_crds import Model, TrainingJobSpec
 
 
@@ -16,5 +20,7 @@ class JobOrder(Model):
     spec: TrainingJobSpec
     gpus: list[str] = []
     """UUIDs of the GPUs to train on; empty means the CPU."""
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Processes to train in, each with an equal part of every batch: one per GPU. Without GPUs they share the CPU."""
     restore_from: str | None = None
     """Folder of the checkpoint to go on from, on this machine."""

@@ -95,8 +95,13 @@ class Pool:
         return trainer
 
     def take_imported(self, gpus: Iterable[str]) -> Trainer | None:
-        """A trainer that waits off these devices, now the caller's to prepare and to end; None when there is none."""
-        trainer = self._imported.pop(_devices(gpus), None)
+        """A trainer that waits off these devices, now the caller's to prepare and to end; None when there is none.
+
+        For several devices, one that waits for any of them: which it shall see it is told when it prepares.
+        """
+        devices = _devices(gpus)
+        fitting = [devices, *((gpu,) for gpu in devices)]
+        trainer = next((self._imported.pop(each) for each in fitting if each in self._imported), None)
         if trainer is not None:
             if self._nice:
                 priority.set_nice(trainer.pid, 0)

@@ -18,6 +18,7 @@ from .quarters import Quarters
 from .trainer import SpawnPlan, Trainer
 from .uids import Uids
 
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 DEFAULT_COMMAND = (sys.executable, "-s", "-P", "-m", "cyxwiz_trainer")  # -s -P: nothing from its home or its folder
 
 
@@ -76,7 +77,7 @@ def environment(plan: SpawnPlan, home: Path, marker: str, data_root: Path | None
     """Everything a trainer's environment holds, built from nothing."""
     variables = {
         MARKER: marker,
-        "CUDA_VISIBLE_DEVICES": ",".join(plan.gpus),
+        VISIBLE_DEVICES: ",".join(plan.gpus),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products; read when CUDA starts
         "HOME": str(home),
         "LANG": "C.UTF-8",

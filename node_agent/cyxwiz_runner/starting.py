@@ -17,6 +17,7 @@ from .journal import Journal
 from .pool import Pool, Spawns
 from .shapes import Shapes
 from .sharing import Share, Sharing
+from .spawn import VISIBLE_DEVICES
 from .trainer import SpawnPlan, StartFailed, Trainer
 
 
@@ -100,13 +101,21 @@ class Start:
         )
         return await asyncio.shield(joining)  # a stop meanwhile must not leave half a server; the job's end leaves it
 
+    def _preparation(self, share: Share | None) -> Prepare:
+        """What a trainer needs to know that was not spawned for this very job."""
+        gpus = self._request.gpus
+        environment = dict(share.environment) if share else {}
+        if len(gpus) > 1:
+            environment[VISIBLE_DEVICES] = ",".join(gpus)
+        return Prepare(environment=environment, ranks=max(1, len(gpus)))
+
     async def _hand_over(self, trainer: Trainer, share: Share | None) -> None:
         """The trainer has begun the job, which was claimed in its name before it heard of it."""
         self.trainer = trainer
         trainer.on_exit(self._on_exit)
         self._means.journal.write(self._request, trainer.root, trainer.marker, trainer.uid)
         if trainer.ready is None:
-            await trainer.become_ready(Prepare(environment=dict(share.environment) if share else {}))
+            await trainer.become_ready(self._preparation(share))
         await trainer.start(self._folder)
         self._means.pool.succeeded()
 

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     from . import job
 
     folder = JobFolder(path=arguments.folder.resolve())
-    return job.run(folder, job.enter(folder))
+    return job.run_ranks(folder, job.enter(folder))
 
 
 if __name__ == "__main__":

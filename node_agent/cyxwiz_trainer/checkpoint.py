@@ -12,7 +12,6 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,7 +23,9 @@ from cyxwiz_protocol.job_folder import write_json
 
 from . import files
 from .average import Average
+from .distributed import ALONE, Ranks
 from .optimizer import Optimizer
+from .random_state import random_states, restore_random_states
 from .schedule import Plan
 from .totals import Sums
 
@@ -107,8 +108,9 @@ class Unusable(Exception):
 class Checkpoints:
     """Saves the state of one attempt, keeping the newest few and the best, and restores that of an earlier one."""
 
-    def __init__(self, folder: Path, keep: int, identity: Identity) -> None:
+    def __init__(self, folder: Path, keep: int, identity: Identity, ranks: Ranks = ALONE) -> None:
         self._folder = folder
+        self._ranks = ranks
         self._keep = keep
         self._identity = identity
         self._saved: list[Saved] = []
@@ -128,10 +130,17 @@ class Checkpoints:
         *,
         is_best: bool = False,
     ) -> Saved:
-        """The state is on disk, whole, and the oldest beyond `keep` are gone, but for the best. Sync: copies it."""
+        """The state is on disk, whole, and the oldest beyond `keep` are gone, but for the best. Sync: copies it.
+
+        Every rank must come here at the same step; the first writes.
+        """
         path = self._folder / f"step-{state.step}"
+        random = random_states(self._ranks)
+        if not self._ranks.is_first:
+            self._saved = [Saved(state.step, path, sha256="")]
+            return self._saved[-1]
         with files.whole_folder(path) as folder:
-            digest = files.write_tensors(folder / "state.safetensors", _tensors(model, optimizer, average))
+            digest = files.write_tensors(folder / "state.safetensors", _live(model, optimizer, average) | random)
             saved = _State(
                 format=FORMAT,
                 step=state.step,
@@ -163,9 +172,7 @@ class Checkpoints:
         # In place, because whatever was captured before would go on with the old tensors.
         for name, target in _live(model, optimizer, average).items():
             target.copy_(tensors[name])
-        torch.set_rng_state(tensors["random.cpu"])
-        if torch.cuda.is_initialized() and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        restore_random_states(tensors, self._ranks)
         state.step = saved.step
         state.epoch_sums = Sums(**saved.epoch_sums.model_dump())
         state.best_score, state.best_epoch = saved.best_score, saved.best_epoch
@@ -200,14 +207,6 @@ def _live(model: nn.Module, optimizer: Optimizer, average: Average | None) -> di
     if average is not None:
         tensors |= {f"average.{name}": value for name, value in average.state().items()}
     return tensors | {f"optimizer.{name}": value for name, value in optimizer.state().items()}
-
-
-def _tensors(model: nn.Module, optimizer: Optimizer, average: Average | None) -> dict[str, Tensor]:
-    """Everything a checkpoint holds."""
-    tensors = _live(model, optimizer, average) | {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    return tensors
 
 
 def _check_shapes(tensors: dict[str, Tensor], live: dict[str, Tensor]) -> None:

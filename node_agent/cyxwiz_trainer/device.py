@@ -11,6 +11,7 @@ from torch import nn
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.order import JobOrder
 
+from .distributed import ALONE, Ranks
 from .failures import UserError, WrongDevices
 
 # Layout of images and convolutions: the fastest on GPUs by far, and on CPUs by a tenth or so.
@@ -48,24 +49,22 @@ class Device:
         return torch.cuda.max_memory_reserved(self.torch_device) if self.is_gpu else None
 
 
-def prepare(order: JobOrder) -> Device:
+def prepare(order: JobOrder, ranks: Ranks = ALONE) -> Device:
     """This process is set up for the job: device, threads, precision, determinism, seeds.
 
     Raises UserError for what no device of this kind can do, WrongDevices when CUDA shows other GPUs than `order` names.
     """
     spec = order.spec
-    if max(len(order.gpus), spec.resources.gpus) > 1:
-        raise UserError("several GPUs per job are not supported yet: set resources.gpus: 1")
     if order.gpus:
         check_visible(order.gpus, visible_gpus())
-    torch.set_num_threads(spec.resources.cpus)
+    torch.set_num_threads(max(1, spec.resources.cpus // ranks.size))
     # Not use_deterministic_algorithms: that does the same and imports the compiler, 6 s on one CPU core.
     torch.set_deterministic_debug_mode("error" if spec.deterministic else "default")
     # The search runs every candidate for every convolution: 4.4 s before the first step, for 3 % (docs/design).
     torch.backends.cudnn.benchmark = False
     _set_float32_precision(exact=spec.precision == "float32")
     torch.manual_seed(spec.hyperparameters.seed)
-    return _gpu(spec) if order.gpus else _cpu(spec)
+    return _gpu(spec, ranks) if order.gpus else _cpu(spec, ranks)
 
 
 def image_layout(model: nn.Module, device: torch.device) -> torch.memory_format:
@@ -104,8 +103,8 @@ def _bare(uuid: str) -> str:
     return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
 
 
-def _gpu(spec: TrainingJobSpec) -> Device:
-    device = torch.device("cuda", 0)
+def _gpu(spec: TrainingJobSpec, ranks: Ranks) -> Device:
+    device = torch.device("cuda", ranks.rank)
     torch.cuda.set_device(device)
     torch.cuda.set_stream(torch.cuda.Stream(device))  # nothing can be captured on the default stream
     properties = torch.cuda.get_device_properties(device)
@@ -118,13 +117,16 @@ def _gpu(spec: TrainingJobSpec) -> Device:
     if spec.precision == "bfloat16" and not has_bfloat16:
         raise UserError(f"{properties.name} has no bfloat16: set precision: auto or float32")
     dtype = torch.bfloat16 if has_bfloat16 and spec.precision != "float32" else None
-    return Device(device, dtype, f"{properties.name}, {_dtype_words(dtype)}", allowed)
+    count = f"{ranks.size} x " if ranks.size > 1 else ""
+    return Device(device, dtype, f"{count}{properties.name}, {_dtype_words(dtype)}", allowed)
 
 
-def _cpu(spec: TrainingJobSpec) -> Device:
+def _cpu(spec: TrainingJobSpec, ranks: Ranks) -> Device:
     dtype = torch.bfloat16 if spec.precision == "bfloat16" else None
-    threads = spec.resources.cpus
-    return Device(torch.device("cpu"), dtype, f"CPU, {threads} thread{'s'[: threads > 1]}, {_dtype_words(dtype)}")
+    threads = torch.get_num_threads()
+    count = f"{ranks.size} ranks of " if ranks.size > 1 else ""
+    words = f"CPU, {count}{threads} thread{'s'[: threads > 1]}, {_dtype_words(dtype)}"
+    return Device(torch.device("cpu"), dtype, words)
 
 
 def _dtype_words(dtype: torch.dtype | None) -> str:

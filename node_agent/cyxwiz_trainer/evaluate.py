@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from .batches import evaluation_batches
 from .data import Part
 from .device import Device
+from .distributed import ALONE, Ranks
 from .fence import Fence
 from .tasks import Task
 
@@ -29,8 +31,10 @@ class Result:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, part: Part, batch_size: int, task: Task, device: Device, fence: Fence) -> Result:
-    """The result over `part`. `model` takes raw samples; its training mode is kept.
+def evaluate(
+    model: nn.Module, part: Part, batch_size: int, task: Task, device: Device, fence: Fence, ranks: Ranks = ALONE
+) -> Result:
+    """The result over `part`, of which each rank answers a share. `model` takes raw samples; its training mode is kept.
 
     Eager and with the plain module, whatever training does: it runs rarely, and its batches have a shape of their own.
     """
@@ -38,7 +42,9 @@ def evaluate(model: nn.Module, part: Part, batch_size: int, task: Task, device: 
     model.eval()
     target_device = device.torch_device
     sums = torch.zeros(2, dtype=torch.float64, device=target_device)
-    for indices, weights in evaluation_batches(len(part), batch_size, part.inputs.device):
+    ranks.share(model.buffers())
+    batches = evaluation_batches(len(part), batch_size, part.inputs.device)
+    for indices, weights in itertools.islice(batches, ranks.rank, None, ranks.size):
         fence.wait()
         inputs, targets, weights = (
             tensor.to(target_device) for tensor in (part.inputs[indices], part.labels[indices], weights)
@@ -47,6 +53,7 @@ def evaluate(model: nn.Module, part: Part, batch_size: int, task: Task, device: 
             outputs = model(inputs)
         losses, right = task.losses(outputs, targets), task.right(outputs, targets)
         sums += torch.stack((losses * weights, right * weights)).double().sum(dim=1)
+    ranks.add_up(sums)
     model.train(was_training)
     loss, right = (sums / len(part)).tolist()  # sync: once per evaluation
     return Result(loss, right if task.has_accuracy else None)

@@ -59,17 +59,18 @@ def diverged(epoch: int, step: int, learning_rate: float) -> Diverged:
 
 
 def out_of_gpu_memory(
-    epoch: int, step: int, held_bytes: int, allowed_bytes: int, limited: bool, batch_size: int
+    epoch: int, step: int, held_bytes: int, allowed_bytes: int, limited: bool, batch_size: int, parts: int = 1
 ) -> OutOfGpuMemory:
     """The error for an allocation that failed while the job held `held_bytes` of `allowed_bytes`.
 
-    `limited` says that resources.gpuMemory set the bound, so that a larger value is a way out.
+    `limited` says that resources.gpuMemory set the bound, so that a larger value is a way out; `parts` must divide a
+    smaller batch.
     """
     ways: list[str] = []
     if limited:
         ways.append(f"resources.gpuMemory: {math.ceil(allowed_bytes * 1.25 / _GIB)}Gi")
-    if batch_size > 1:
-        ways.append(f"batchSize: {batch_size // 2}")
+    if smaller := batch_size // 2 // parts * parts:
+        ways.append(f"batchSize: {smaller}")
     proposal = f" Set {' or '.join(ways)}." if ways else " Choose a smaller model or a larger GPU."
     return OutOfGpuMemory(
         f"out of GPU memory in epoch {epoch}, step {step}: held {size_text(held_bytes)} of "

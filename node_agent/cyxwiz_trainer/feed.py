@@ -17,6 +17,7 @@ from .augment import Variations
 from .batches import epoch_order
 from .data import Part
 from .device import Device
+from .distributed import ALONE, Ranks
 
 _SLOTS = 4
 
@@ -24,15 +25,20 @@ _SLOTS = 4
 class Feed:
     """Batches of `part`, held where the device computes."""
 
-    def __init__(self, part: Part, batch_size: int, hyper: Hyperparameters, device: Device) -> None:
+    def __init__(
+        self, part: Part, batch_size: int, hyper: Hyperparameters, device: Device, ranks: Ranks = ALONE
+    ) -> None:
         self._part = part
+        self._batch_size = batch_size
+        self._mine = ranks.my_part(batch_size)
         self._hyper = hyper
         self._device = device.torch_device
         self._order: Tensor | None = None
         self._variations: Variations | None = None
-        self.inputs = torch.empty((batch_size, *part.inputs.shape[1:]), dtype=part.inputs.dtype, device=self._device)
-        """(batch, ...) samples of the batch that was filled in last."""
-        self.targets = torch.empty((batch_size, *part.labels.shape[1:]), dtype=part.labels.dtype, device=self._device)
+        self.rows = self._mine.stop - self._mine.start
+        self.inputs = torch.empty((self.rows, *part.inputs.shape[1:]), dtype=part.inputs.dtype, device=self._device)
+        """(rows, ...) samples of this rank's part of the batch that was filled in last."""
+        self.targets = torch.empty((self.rows, *part.labels.shape[1:]), dtype=part.labels.dtype, device=self._device)
 
     @property
     def begun(self) -> bool:
@@ -48,9 +54,10 @@ class Feed:
             self._variations = variations.to(self._device)
 
     def fill(self, position: int) -> None:
-        """`inputs` and `targets` are batch `position` (from 0) of the epoch."""
+        """`inputs` and `targets` are this rank's part of batch `position` (from 0) of the epoch."""
         assert self._order is not None, "an epoch has begun"
-        batch = slice(position * len(self.inputs), (position + 1) * len(self.inputs))
+        start = position * self._batch_size
+        batch = slice(start + self._mine.start, start + self._mine.stop)
         self._gather(self._order[batch])
         if self._variations is not None:
             self.inputs.copy_(self._variations.applied(self.inputs, batch))
@@ -73,8 +80,10 @@ class _Slot:
 class PinnedFeed(Feed):
     """Batches of a `part` in host memory, for a GPU that cannot hold all of it."""
 
-    def __init__(self, part: Part, batch_size: int, hyper: Hyperparameters, device: Device) -> None:
-        super().__init__(part, batch_size, hyper, device)
+    def __init__(
+        self, part: Part, batch_size: int, hyper: Hyperparameters, device: Device, ranks: Ranks = ALONE
+    ) -> None:
+        super().__init__(part, batch_size, hyper, device, ranks)
         self._stream = torch.cuda.Stream()
         self._slots = [self._slot() for _ in range(_SLOTS)]
         self._next = 0
@@ -105,7 +114,7 @@ class PinnedFeed(Feed):
         slot.used.record()
 
 
-def feed_for(part: Part, batch_size: int, hyper: Hyperparameters, device: Device) -> Feed:
+def feed_for(part: Part, batch_size: int, hyper: Hyperparameters, device: Device, ranks: Ranks = ALONE) -> Feed:
     """Batches of `part` for `device`, by the way that fits where the part lies."""
     on_device = part.inputs.device.type == device.torch_device.type
-    return (Feed if on_device else PinnedFeed)(part, batch_size, hyper, device)
+    return (Feed if on_device else PinnedFeed)(part, batch_size, hyper, device, ranks)

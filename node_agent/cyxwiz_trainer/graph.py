@@ -24,8 +24,10 @@ _LONGEST_WHY = 120
 class Repeated:
     """Calls `step`, which must do the same each time, `steps` times in all."""
 
-    def __init__(self, step: Callable[[], None], device: Device, steps: int) -> None:
+    def __init__(self, step: Callable[[], None], device: Device, steps: int, *, rehearse: bool = True) -> None:
+        """`rehearse` looks for waits in an eager step; not for one that waits only where it is not captured."""
         self._step = step
+        self._rehearse = rehearse
         self._stepped = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self.words: str | None = None
@@ -38,7 +40,7 @@ class Repeated:
         """One step is queued on the device; on the CPU it is done."""
         if self._graph is not None:
             self._graph.replay()
-        elif self._may_capture and self._stepped == EAGER_STEPS - 1:
+        elif self._may_capture and self._rehearse and self._stepped == EAGER_STEPS - 1:
             self._step_without_sync()
         elif self._may_capture and self._stepped == EAGER_STEPS:
             self._capture()

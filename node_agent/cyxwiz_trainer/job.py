@@ -16,17 +16,18 @@ from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import ExitCode, FailureRecord, ModelRecord
 
-from . import data, device, export, models
+from . import data, device, export, models, supervisor
 from .average import Average
 from .checkpoint import Checkpoints, Identity, LoopState
 from .data import Dataset
 from .data.standardize import Standardize, moments
+from .distributed import ALONE, PeerLost, Ranks
 from .failures import JobFailure, UserError, out_of_gpu_memory
 from .fence import Fence, Fenced, Stop
 from .loop import Training, train
 from .models import Options
 from .optimizer import Optimizer
-from .reporter import Reporter
+from .reporter import Reporter, Silent
 from .schedule import Plan
 from .shape import write_shape
 from .steering import Steering
@@ -56,31 +57,50 @@ def enter(folder: JobFolder) -> Stop:
     return stop
 
 
-def run(folder: JobFolder, stop: Stop) -> ExitCode:
+def run_ranks(folder: JobFolder, stop: Stop, prepared_for: int | None = None) -> int:
+    """As `run`, in as many processes as the order says. Returns the exit code that one process would have."""
+    size = JobOrder.model_validate_json(folder.order.read_bytes()).ranks
+    if prepared_for is not None and size != prepared_for:
+        raise ValueError(f"the order is for {size} ranks, this process was prepared for {prepared_for}")
+    if size == 1:
+        return run(folder, stop)
+    return supervisor.leave_as(supervisor.run_ranks(size, lambda seat: run(folder, stop, Ranks(seat))))
+
+
+def run(folder: JobFolder, stop: Stop, ranks: Ranks = ALONE) -> ExitCode:
     """The job is trained, stopped or failed as its records say. Returns the process's exit code."""
     order = JobOrder.model_validate_json(folder.order.read_bytes())
     reporter = Reporter(folder.metrics)
     try:
-        return _run(order, folder, reporter, stop)
+        return _run(order, folder, reporter if ranks.is_first else Silent(), stop, ranks)
     except Fenced:
         return ExitCode.STOPPED
+    except PeerLost:
+        ranks.wait_for_the_end()
+        raise
     except JobFailure as failure:
+        if not ranks.is_first_to_fail():
+            ranks.wait_for_the_end()
         message = str(failure)[:_LONGEST_MESSAGE]
         reporter.write(FailureRecord(t=time.time(), failure=failure.failure, message=message))
         print(f"{failure.failure}: {message}", file=sys.stderr, flush=True)
         return ExitCode.FAILED
 
 
-def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop) -> ExitCode:
+def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ranks: Ranks) -> ExitCode:
     spec = order.spec
     state = LoopState()
     fence = Fence.of(folder, stop)
-    where = device.prepare(order)
+    where = device.prepare(order, ranks)
     parts = None
     try:
-        parts = Parts.of(spec, data.load(spec, data.data_root()), where)
+        with ranks.first_goes_ahead():
+            dataset = data.load(spec, data.data_root())
+        parts = Parts.of(spec, dataset, where, ranks)
+        ranks.reseed(spec.hyperparameters.seed)
         fence.wait()
-        training = parts.on_device(spec, folder, where, reporter, fence, stop)
+        ranks.join(where.torch_device)
+        training = parts.on_device(spec, folder, where, reporter, fence, stop, ranks)
         finished = train(training, state, Path(order.restore_from) if order.restore_from else None)
     except torch.OutOfMemoryError as error:
         raise out_of_gpu_memory(
@@ -90,10 +110,14 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop) -> 
             allowed_bytes=where.memory_allowed or 0,
             limited=spec.resources.gpu_memory is not None,
             batch_size=parts.plan.batch_size if parts else spec.batch_size,
+            parts=ranks.size * spec.hyperparameters.accumulate_steps,
         ) from error
-    write_shape(folder, spec, parts.data)
+    if ranks.size == 1:  # only then does a warm trainer fit the next such job
+        write_shape(folder, spec, parts.data)
     if not finished:
         return ExitCode.STOPPED
+    if not ranks.is_first:
+        return ExitCode.SUCCEEDED
     fence.wait()
     digest, size = export.write(folder, training.outcome, spec.model.name, parts.options, parts.data, parts.scale)
     path = f"{folder.model.name}/{export.WEIGHTS}"
@@ -114,14 +138,14 @@ class Parts:
     """Mean and deviation that samples are brought to; None for text."""
 
     @classmethod
-    def of(cls, spec: TrainingJobSpec, dataset: Dataset, where: device.Device) -> Parts:
+    def of(cls, spec: TrainingJobSpec, dataset: Dataset, where: device.Device, ranks: Ranks = ALONE) -> Parts:
         """The parts of `spec`, with fresh weights. Raises UserError, OutOfMemoryError."""
         options = models.parse_options(spec.model.name, spec.model.options)
-        plan = Plan.of(spec, len(dataset.train))
+        plan = Plan.of(spec, len(dataset.train), ranks.size)
         _check_fit(spec, options, dataset)
         with where.torch_device:  # weights made on a GPU: drawing those of a ResNet-18 took a CPU core 0.14 s
             model = models.build(options, dataset.input_shape, dataset.outputs)
-        part = plan.batch_size // spec.hyperparameters.accumulate_steps
+        part = plan.batch_size // ranks.size // spec.hyperparameters.accumulate_steps
         if part < 2 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
             raise UserError(
                 f"{spec.model.name} has batch norm, which needs at least 2 samples a batch: set batchSize: 2"
@@ -139,11 +163,13 @@ class Parts:
         reporter: Reporter,
         fence: Fence,
         stop: Stop,
+        ranks: Ranks = ALONE,
     ) -> Training:
         """Model and optimizer are where the job computes."""
         hyper = spec.hyperparameters
         layout = device.image_layout(self.model, where.torch_device)
-        model = self.model.to(where.torch_device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  # not in its stubs
+        model = ranks.with_shared_norms(self.model, where.torch_device)
+        model = model.to(where.torch_device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  # not in its stubs
         standardize: nn.Module = nn.Identity()
         if self.scale is not None:
             dimensions = len(self.data.input_shape)
@@ -158,11 +184,14 @@ class Parts:
             task=task_named(self.data.task, hyper.label_smoothing),
             optimizer=Optimizer(model, hyper),
             average=None if hyper.ema is None else Average(model, hyper.ema),
-            checkpoints=Checkpoints(folder.checkpoints, spec.checkpoint.keep, Identity.of(spec, self.data.sha256)),
+            checkpoints=Checkpoints(
+                folder.checkpoints, spec.checkpoint.keep, Identity.of(spec, self.data.sha256), ranks
+            ),
             reporter=reporter,
             steering=Steering(folder.control, spec.control),
             fence=fence,
             stop=stop,
+            ranks=ranks,
         )
 
 

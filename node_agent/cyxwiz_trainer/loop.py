@@ -15,6 +15,7 @@ from .average import Average
 from .checkpoint import Checkpoints, LoopState
 from .data import Dataset
 from .device import Device
+from .distributed import ALONE, Orders, Ranks
 from .evaluate import evaluate
 from .feed import feed_for
 from .fence import Fence, Stop
@@ -49,6 +50,11 @@ class Training:
     steering: Steering
     fence: Fence
     stop: Stop
+    ranks: Ranks = ALONE
+
+    def orders(self) -> Orders:
+        """What this process has heard since it was last asked."""
+        return Orders(self.stop.requested, self.steering.news())
 
     @property
     def outcome(self) -> nn.Module:
@@ -68,6 +74,7 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
     note = None
     if restore_from is not None:  # before anything is captured
         note = run.checkpoints.restore(restore_from, state, run.model, run.optimizer, run.average)
+    run.ranks.share(network.parameters())
     restored_step = state.step
 
     control = run.steering.control
@@ -78,15 +85,16 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
     if state.is_exhausted(hyper.early_stopping, plan):
         plan = plan.ending_at(state.step)
 
-    feed = feed_for(run.data.train, plan.batch_size, hyper, device)
+    feed = feed_for(run.data.train, plan.batch_size, hyper, device, run.ranks)
     totals = Totals(device.torch_device, state.epoch_sums)
     step = Repeated(
-        Step(feed, network, run.task, run.optimizer, run.average, totals, device, hyper),
+        Step(feed, network, run.task, run.optimizer, run.average, totals, device, hyper, run.ranks),
         device,
         steps=plan.total_steps - state.step,
+        rehearse=not run.ranks.norms_wait(network),
     )
     ahead = RunAhead.of(device.torch_device)
-    report = Reports(run.reporter, run.task, device, hyper.learning_rate, restored_step)
+    report = Reports(run.reporter, run.task, device, hyper.learning_rate, restored_step, run.ranks)
     told = None
 
     while state.step < plan.total_steps:
@@ -95,7 +103,8 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
             feed.begin_epoch(epoch)  # sync: once per epoch
 
         run.fence.wait()
-        if run.stop.requested:
+        orders = run.ranks.agree(state.step, run.orders)
+        if orders.stop:
             _save(run, plan, state, totals, report)
             return False
 
@@ -119,7 +128,7 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         if (sums := totals.poll()) is not None:
             report.progress(plan, epoch, sums, rate)
 
-        if (control := run.steering.news()) is not None:
+        if (control := orders.control) is not None:
             plan = steered(run.plan, control, state.step)
             hyper = steered_hyper(run.spec.hyperparameters, control)
             report.peak_learning_rate = hyper.learning_rate
@@ -129,7 +138,7 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
             sums = totals.read()  # sync: once per epoch
             report.progress(plan, epoch, sums, rate)
             evaluated = nn.Sequential(run.standardize, run.outcome)
-            held_out = evaluate(evaluated, run.data.validation, 2 * plan.batch_size, run.task, device, run.fence)
+            held_out = evaluate(evaluated, run.data.validation, 2 * feed.rows, run.task, device, run.fence, run.ranks)
             report.check_held_out(plan, epoch, held_out)
             state.judge(epoch + 1, held_out.score)
             if state.is_exhausted(hyper.early_stopping, plan):

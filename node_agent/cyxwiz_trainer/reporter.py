@@ -20,3 +20,13 @@ class Reporter:
         written = os.write(self._descriptor, line)
         if written < len(line):
             raise OSError(f"only {written} of {len(line)} bytes of a record could be written")
+
+
+class Silent(Reporter):
+    """Of a rank that has nothing to say, because the first says the same."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, record: Record) -> None:
+        """Nothing is written."""

@@ -8,6 +8,7 @@ import time
 from cyxwiz_protocol.records import EpochRecord, ProgressRecord
 
 from .device import Device
+from .distributed import ALONE, Ranks
 from .evaluate import Result
 from .failures import Diverged, diverged
 from .rate import Rate
@@ -23,11 +24,18 @@ class Reports:
     """Progress and epochs, each checked first: what is not a number is no progress."""
 
     def __init__(
-        self, reporter: Reporter, task: Task, device: Device, peak_learning_rate: float, restored_step: int
+        self,
+        reporter: Reporter,
+        task: Task,
+        device: Device,
+        peak_learning_rate: float,
+        restored_step: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._reporter = reporter
         self._has_accuracy = task.has_accuracy
         self._device = device
+        self._ranks = ranks
         self.peak_learning_rate = peak_learning_rate
         """Of the schedule in force."""
         self._begun = self._beat = time.monotonic()
@@ -71,7 +79,7 @@ class Reports:
                 samples_per_second=self._rate.steps_per_second(now, step) * plan.batch_size,
                 elapsed_seconds=now - self._begun,
                 remaining_seconds=self._rate.remaining_s(plan.total_steps - step),
-                gpu_memory_peak=self._device.memory_peak(),
+                gpu_memory_peak=self._memory_peak(),
             )
         )
 
@@ -91,6 +99,11 @@ class Reports:
                 validation_accuracy=held_out.accuracy,
             )
         )
+
+    def _memory_peak(self) -> int | None:
+        """Of the rank that holds most."""
+        peak = self._device.memory_peak()
+        return None if peak is None else self._ranks.largest(peak)
 
     def _accuracy(self, plan: Plan, sums: Sums) -> float | None:
         return sums.accuracy(plan.batch_size) if self._has_accuracy else None

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from cyxwiz_crds import TrainingJobSpec
-from cyxwiz_crds.training_job import Hyperparameters
+from cyxwiz_crds.training_job import Hyperparameters, batch_problem
 
 from .failures import UserError
 
@@ -27,14 +27,18 @@ class Plan:
     """The last epoch is cut short where they are no multiple of `steps_per_epoch`."""
 
     @classmethod
-    def of(cls, spec: TrainingJobSpec, samples: int) -> Plan:
-        """The plan for `samples` training samples. Fewer than one batch of them are one batch.
+    def of(cls, spec: TrainingJobSpec, samples: int, ranks: int = 1) -> Plan:
+        """The plan for `samples` training samples. Fewer than one batch of them are one, as far as ranks divide it.
 
         Raises UserError when a batch cannot be computed in the parts that are asked for.
         """
-        batch_size = min(spec.batch_size, samples)
         parts = spec.hyperparameters.accumulate_steps
-        if batch_size % parts:
+        if problem := batch_problem(spec.batch_size, ranks, parts):
+            raise UserError(problem)
+        batch_size = min(spec.batch_size, samples // ranks * ranks)
+        if batch_size == 0:
+            raise UserError(f"there are {samples} training samples for {ranks} GPUs: set resources.gpus: 1")
+        if batch_size // ranks % parts:
             raise UserError(
                 f"a batch of {batch_size} samples has no {parts} equal parts: set hyperparameters.accumulateSteps to "
                 "a divisor of batchSize"

@@ -11,6 +11,7 @@ from cyxwiz_crds.training_job import Hyperparameters
 
 from .average import Average
 from .device import Device
+from .distributed import ALONE, Ranks
 from .feed import Feed
 from .optimizer import Optimizer
 from .tasks import Task
@@ -30,6 +31,7 @@ class Step:
     totals: Totals
     device: Device
     hyper: Hyperparameters
+    ranks: Ranks = ALONE
 
     def __call__(self) -> None:
         """The weights have moved once, and the totals have grown."""
@@ -45,9 +47,11 @@ class Step:
             losses.append(loss.detach())
             right.append(self.task.right(outputs.detach(), targets).sum())
 
+        sums = torch.stack(losses).sum(), torch.stack(right).sum()
+        loss, correct = self.ranks.average(self.network.parameters(), *sums)
         if self.hyper.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.hyper.gradient_clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.follow()
-        self.totals.add(torch.stack(losses).sum(), torch.stack(right).sum())
+        self.totals.add(loss, correct)

@@ -33,7 +33,8 @@ def serve(socket_fd: int) -> int:
             prepare = handshake.parse_prepare(line)
             if prepare is None:
                 raise ValueError(f"no prepare line: {line[:200]!r}")
-            runner.sendall(handshake.encode_ready(make_ready(prepare)))
+            ready = make_ready(prepare) if prepare.ranks == 1 else stay_off_the_device(prepare)
+            runner.sendall(handshake.encode_ready(ready))
             line = _read_line(runner)
         except (BrokenPipeError, ConnectionResetError):
             return 0
@@ -45,7 +46,7 @@ def serve(socket_fd: int) -> int:
         folder = JobFolder(path=job.absolute(start.folder))
         stop = job.enter(folder)
         runner.sendall(handshake.STARTED_LINE)
-    return job.run(folder, stop)
+    return job.run_ranks(folder, stop, prepare.ranks)
 
 
 def make_ready(prepare: handshake.Prepare) -> handshake.Ready:
@@ -63,6 +64,14 @@ def make_ready(prepare: handshake.Prepare) -> handshake.Ready:
         device=torch.cuda.get_device_name(device) if gpu else "cpu",
         free_memory=torch.cuda.mem_get_info(device)[0] if gpu else None,
         rehearsed=rehearsed,
+    )
+
+
+def stay_off_the_device(prepare: handshake.Prepare) -> handshake.Ready:
+    """Nothing is done ahead: neither a GPU's context nor threads outlive the fork of the ranks."""
+    os.environ.update(prepare.environment)
+    return handshake.Ready(
+        pid=os.getpid(), torch_version=torch.__version__, models=models.names(), device="left to its ranks"
     )
 
 

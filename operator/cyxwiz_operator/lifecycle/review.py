@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cyxwiz_crds import ENDED_STATES, ConditionType, Execution, Failure, Intent, Phase, Reason, State
+from cyxwiz_crds.training_job import batch_problem
 from cyxwiz_operator.clock import Now, seconds_since
 from cyxwiz_operator.views import JobView, Liveness
 
@@ -82,6 +83,15 @@ def _past_deadline(job: JobView, node: Liveness, now: Now) -> StatusChange | Non
     if execution.state in ENDED_STATES or node is Liveness.FENCED:
         return finished(job, now, phase=Phase.FAILED, reason=Failure.DEADLINE_EXCEEDED, summary=summary)
     return told_to(job, now, Intent.STOP, Failure.DEADLINE_EXCEEDED, f"Past its deadline of {limit} s, stopping.")
+
+
+def _cannot_be_split(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
+    """No trainer could ever cut its batches as it asks: said before it waits for a GPU."""
+    spec = job.job.spec
+    if job.status.assignment is not None:
+        return None
+    problem = batch_problem(spec.batch_size, spec.resources.gpus, spec.hyperparameters.accumulate_steps)
+    return None if problem is None else _failed(job, Failure.USER_ERROR, problem, now)
 
 
 def _ended(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
@@ -171,6 +181,7 @@ _RULES: tuple[Callable[[JobView, Liveness, Now], StatusChange | None], ...] = (
     _ended_well,
     _cancelled,
     _past_deadline,
+    _cannot_be_split,
     _ended,
     _node_lost,
     _unclaimed,

@@ -67,13 +67,14 @@ def test_a_machine_shows_its_eight_gpus_and_that_they_are_simulated(thread: Plat
 
 
 def test_a_job_is_given_two_gpus_and_trains_on_the_cpu_saying_so(thread: Platform, gpus: SimulatedGpus) -> None:
-    job = apply_and_wait(thread, digits("on-two", gpus=2, epochs=1), finished, "a final phase")
+    job = apply_and_wait(thread, digits("on-two", gpus=2, cpus=2, epochs=1), finished, "a final phase")
     status = status_of(job)
     assert status["phase"] == "Succeeded", status.get("summary")
     assert len(status["assignment"]["gpus"]) == 2
     assert set(status["assignment"]["gpus"]) < set(gpus.uuids)
-    assert status["execution"]["device"].startswith("CPU")
-    assert status["execution"]["device"].endswith("in place of 2 simulated GPUs")
+    assert status["execution"]["device"] == "CPU, 2 ranks of 1 thread, float32, in place of 2 simulated GPUs"
+    assert status["execution"]["start"].startswith("Cold")
+    assert status["execution"]["start"].endswith(": 2 GPUs")
 
 
 def test_a_jobs_log_can_be_read_and_its_series_end_with_it(thread: Platform, gpus: SimulatedGpus) -> None:
@@ -113,9 +114,9 @@ def test_a_lost_gpu_is_shown_and_not_used_until_it_is_back(thread: Platform, gpu
     try:
         wait_health(thread, uuid, "Lost")
         wait_health(thread, gpus.uuids[0], "Unhealthy")
-        job = apply_and_wait(thread, digits("on-all", gpus=8, epochs=1), phase("Queued"), "Queued")
+        job = apply_and_wait(thread, digits("on-all", gpus=8, epochs=1, batchSize=32), phase("Queued"), "Queued")
         assert condition(job, "Scheduled")["reason"] == "NoNodeFree"
-        job = apply_and_wait(thread, digits("on-six", gpus=6, epochs=1), finished, "a final phase")
+        job = apply_and_wait(thread, digits("on-six", gpus=6, epochs=1, batchSize=48), finished, "a final phase")
         assert status_of(job)["phase"] == "Succeeded", status_of(job).get("summary")
         assert not {uuid, gpus.uuids[0]} & set(status_of(job)["assignment"]["gpus"])
     finally:

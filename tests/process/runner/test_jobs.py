@@ -72,7 +72,8 @@ def test_a_gpus_warm_trainer_sees_that_gpu_and_follows_only_when_the_job_on_it_i
     facts = json.loads((folder.path / "facts.json").read_text())
     assert facts["environment"]["CUDA_VISIBLE_DEVICES"] == "GPU-a"
     runner.wait_for_warm(0)
-    other = runner.wait_for_state(runner.run("work", gpus=["GPU-a", "GPU-b"]), "Running")
+    both = runner.run("work", gpus=["GPU-a", "GPU-b"])
+    other = runner.wait_for_state(both, "Running")
     assert (other.start.mode, other.start.why) == ("Cold", "2 GPUs")
     for job in runner.snapshot().jobs:
         runner.ask(verb="stop", assignmentId=job.assignment_id, graceSeconds=10)
@@ -104,7 +105,7 @@ def test_what_a_job_trained_is_told_to_the_trainers_after_it_and_after_a_restart
             gpus: json.loads((runner.run_until_told(gpus).path / "facts.json").read_text())["prepare"]
             for gpus in ((), ("GPU-a",))
         }
-        assert told[()] == {"rehearse": True, "shapes": [], "environment": {}}, "it was no CPU job"
+        assert told[()] == {"rehearse": True, "shapes": [], "environment": {}, "ranks": 1}, "it was no CPU job"
         assert [told_shape["inputShape"] for told_shape in told[("GPU-a",)]["shapes"]] == [[1, 8, 8]]
         runner.end()
         runner.start("--warm-gpu", "GPU-a", warm=1)

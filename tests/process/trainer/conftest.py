@@ -66,7 +66,7 @@ class Trainers:
     """Starts trainers, and ends those that a test left behind."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def folder(
@@ -80,6 +80,7 @@ class Trainers:
         restore_from: Path | None = None,
         hyperparameters: dict[str, object] | None = None,
         options: dict[str, int | str] | None = None,
+        ranks: int = 1,
     ) -> JobFolder:
         """A job folder with its order."""
         spec = {
@@ -90,7 +91,7 @@ class Trainers:
             "hyperparameters": hyperparameters or {},
             "resources": {"gpus": 0, "cpus": 1},
         }
-        folder = JobFolder(self._root / name)
+        folder = JobFolder(self.root / name)
         folder.path.mkdir()
         order = JobOrder(
             assignment_id=name,
@@ -98,6 +99,7 @@ class Trainers:
             name=name,
             attempt=1,
             spec=TrainingJobSpec.model_validate(spec),
+            ranks=ranks,
             restore_from=None if restore_from is None else str(restore_from),
         )
         write_json(folder.order, order.wire())
@@ -112,7 +114,7 @@ class Trainers:
         return Job(folder, process)
 
     def spawn(self, *arguments: str, pass_fds: tuple[int, ...] = (), **variables: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CYXWIZ_DATA_ROOT": str(self._root)} | variables
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CYXWIZ_DATA_ROOT": str(self.root)} | variables
         process = subprocess.Popen(
             [sys.executable, "-m", "cyxwiz_trainer", *arguments],
             env=environment,

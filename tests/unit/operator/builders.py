@@ -109,6 +109,7 @@ def make_node(
     gpus: int = 0,
     gpu_memory_mib: int = 81920,
     gpu_health: str = "Healthy",
+    ill_gpus: Iterable[int] = (),
     compute_capability: str = "9.0",
     cpus: int = 8,
     memory_mib: int = 32768,
@@ -125,7 +126,7 @@ def make_node(
             "name": "Test GPU",
             "computeCapability": compute_capability,
             "memoryTotalMiB": gpu_memory_mib,
-            "health": gpu_health,
+            "health": "Unhealthy" if number in ill_gpus else gpu_health,
         }
         for number in range(gpus)
     ]
