@@ -85,7 +85,8 @@ class Reports:
 
     def ended_early(self, plan: Plan, best_epoch: int) -> None:
         """The log says why there are fewer epochs than were asked for."""
-        print(f"ended early after epoch {plan.epochs}: none since epoch {best_epoch} was better", flush=True)
+        if self._ranks.is_first:
+            print(f"ended early after epoch {plan.epochs}: none since epoch {best_epoch} was better", flush=True)
 
     def epoch(self, plan: Plan, epoch: int, sums: Sums, held_out: Result) -> None:
         """The epoch is done and evaluated."""

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +60,10 @@ def run_ranks(size: int, body: Callable[[Seat], int]) -> End:
     meeting = Path(tempfile.mkdtemp(prefix="ranks-"))
     try:
         ranks = _fork(size, meeting, body)
-        with contextlib.ExitStack() as open_files:
+        with contextlib.ExitStack() as at_end:
             for rank in ranks:
-                open_files.callback(rank.close)
+                at_end.callback(rank.close)
+            at_end.enter_context(_passing_on(ranks))
             first = _watch(ranks)
             for rank in ranks:
                 rank.kill()
@@ -99,9 +100,13 @@ class _Rank:
         code = os.waitstatus_to_exitcode(status)
         self.end = End(code=code) if code >= 0 else End(signal=-code)
 
+    def terminate(self) -> None:
+        if self.end is None:
+            os.kill(self._pid, signal.SIGTERM)  # it has not been reaped: nobody else has its pid
+
     def kill(self) -> None:
         if self.end is None:
-            os.kill(self._pid, signal.SIGKILL)  # it has not been reaped: nobody else has its pid
+            os.kill(self._pid, signal.SIGKILL)  # as above
             self.reap()
 
     def repeat(self) -> bool:
@@ -126,6 +131,21 @@ class _Rank:
     def close(self) -> None:
         os.close(self.pidfd)
         os.close(self.output)
+
+
+@contextlib.contextmanager
+def _passing_on(ranks: list[_Rank]) -> Iterator[None]:
+    """SIGTERM to this process alone is for its ranks; one that was sent to the whole session they hear twice."""
+
+    def pass_on(_number: int, _frame: object) -> None:
+        for rank in ranks:
+            rank.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fork(size: int, meeting: Path, body: Callable[[Seat], int]) -> list[_Rank]:

@@ -97,9 +97,7 @@ def test_stopped_ranks_go_on_elsewhere_as_if_they_had_never_stopped(trainers: An
     assert whole.wait() == ExitCode.SUCCEEDED, whole.log()
     first = trainers.run(trainers.folder("first", **order))
     first.until(lambda job: bool(job.of(CheckpointedRecord)))
-    os.kill(ranks_of(first)[0], signal.SIGTERM)
-    os.kill(ranks_of(first)[1], signal.SIGTERM)
-    assert first.wait() == ExitCode.STOPPED, first.log()
+    assert first.stop() == ExitCode.STOPPED, first.log()
     checkpoint = first.of(CheckpointedRecord)[-1]
     second = trainers.run(trainers.folder("second", restore_from=first.folder.path / checkpoint.folder, **order))
     assert second.wait() == ExitCode.SUCCEEDED, second.log()
