@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
-from kubernetes.aio import client as official
-from kubernetes.aio import config as sign_in
 
+from .credentials import Credentials, NoCredentials
 from .errors import Unavailable, from_status
 from .listing import Change, list_and_watch
 
 MERGE_PATCH = "application/merge-patch+json"
-_BEARER = "BearerToken"
 
 
 class Kube:
@@ -26,12 +23,12 @@ class Kube:
     Writes ask for strict field validation: a field the server would drop is an error, not a silence.
     """
 
-    def __init__(self, configuration: official.Configuration, *, user_agent: str, request_timeout_s: float) -> None:
-        self._configuration = configuration
+    def __init__(self, credentials: Credentials, *, user_agent: str, request_timeout_s: float) -> None:
+        self._credentials = credentials
         self._timeout = aiohttp.ClientTimeout(total=request_timeout_s, sock_connect=5)
         self._session = aiohttp.ClientSession(
-            base_url=str(configuration.host),
-            connector=aiohttp.TCPConnector(ssl=_tls(configuration), limit=64),
+            base_url=credentials.server,
+            connector=aiohttp.TCPConnector(ssl=credentials.tls or False, limit=64),
             headers={"User-Agent": user_agent, "Accept": "application/json"},
             json_serialize=lambda value: orjson.dumps(value).decode(),
         )
@@ -42,16 +39,12 @@ class Kube:
 
         Raises Unavailable when neither can be read.
         """
-        configuration = official.Configuration()
         try:
-            if kubeconfig is not None:
-                await sign_in.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-            else:
-                sign_in.load_incluster_config(client_configuration=configuration)
-        except (sign_in.ConfigException, OSError) as error:
+            credentials = Credentials.of_kubeconfig(kubeconfig) if kubeconfig else Credentials.of_pod()
+        except NoCredentials as error:
             advice = "give --kubeconfig, or run in a pod with a service account"
             raise Unavailable(0, "NoCredentials", f"{error} ({advice})") from error
-        return cls(configuration, user_agent=user_agent, request_timeout_s=request_timeout_s)
+        return cls(credentials, user_agent=user_agent, request_timeout_s=request_timeout_s)
 
     async def __aenter__(self) -> Kube:
         return self
@@ -105,7 +98,7 @@ class Kube:
         """The open response of a watch. The caller closes it. Raises like `get`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=silence_s)
         try:
-            response = await self._session.get(path, params=query, headers=await self._authorization(), timeout=timeout)
+            response = await self._session.get(path, params=query, headers=self._authorization(), timeout=timeout)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(0, "NoConnection", str(error) or type(error).__name__) from error
         if response.status >= 400:
@@ -123,7 +116,7 @@ class Kube:
         content_type: str = "application/json",
         query: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        headers = await self._authorization()
+        headers = self._authorization()
         data = None
         if body is not None:
             headers["Content-Type"] = content_type
@@ -139,10 +132,9 @@ class Kube:
         except (TimeoutError, asyncio.IncompleteReadError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(0, "NoConnection", str(error) or type(error).__name__) from error
 
-    async def _authorization(self) -> dict[str, str]:
-        """The present token: projected tokens are rotated on disk, and the official client reads them again."""
-        token = await self._configuration.get_api_key_with_prefix(_BEARER)
-        return {"Authorization": token} if token else {}
+    def _authorization(self) -> dict[str, str]:
+        token = self._credentials.token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 async def _body(response: aiohttp.ClientResponse) -> Any:
@@ -151,17 +143,3 @@ async def _body(response: aiohttp.ClientResponse) -> Any:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
         return raw[:512].decode(errors="replace")
-
-
-def _tls(configuration: official.Configuration) -> ssl.SSLContext | bool:
-    if not str(configuration.host).startswith("https"):
-        return False
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    # Python 3.13 demands a key usage extension that many a cluster's CA lacks; kubectl does not.
-    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
-    if configuration.cert_file:
-        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-    if not configuration.verify_ssl:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -13,6 +13,7 @@ import kopf
 
 from cyxwiz_crds import GROUP, VERSION
 
+from .cluster import service_account
 from .runtime import Runtime
 
 REGISTRY = kopf.OperatorRegistry()
@@ -42,7 +43,8 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 def sign_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> kopf.ConnectionInfo | None:
     """The same credentials as those of our own client; asked again when a token has expired."""
     if _runtime(memo).settings.kubeconfig is None:
-        return kopf.login_with_service_account(settings=settings)
+        # kopf's own way asks DNS for kubernetes.default.svc: without it the watches never begin, and nobody is told.
+        return kopf.ConnectionInfo(**service_account()._asdict())
     return kopf.login_with_kubeconfig(settings=settings)
 
 

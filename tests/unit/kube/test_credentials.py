@@ -1,0 +1,101 @@
+"""Who we are to the API server: the pod's service account, or a kubeconfig."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cyxwiz_devcluster.certificates import Authority
+from cyxwiz_kube.credentials import READ_AGAIN_S, Credentials, NoCredentials, TokenFile
+
+
+def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> Path:
+    path = folder / "kubeconfig"
+    document = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "https://10.0.0.1:6443", **cluster}}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_a_pods_service_account(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki")
+    (tmp_path / "token").write_text("abc\n")
+    (tmp_path / "ca.crt").write_bytes(authority.pair.certificate.read_bytes())
+    environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    credentials = Credentials.of_pod(tmp_path, environ)
+    assert credentials.server == "https://10.96.0.1:443"
+    assert credentials.token() == "abc"
+    assert credentials.tls is not None
+    assert len(credentials.tls.get_ca_certs()) == 1
+    assert (
+        Credentials.of_pod(tmp_path, {**environ, "KUBERNETES_SERVICE_HOST": "fd00::1"}).server
+        == "https://[fd00::1]:443"
+    )
+
+
+def test_a_rotated_token_is_read_again_within_a_minute_and_a_missing_one_does_no_harm(tmp_path: Path) -> None:
+    now = 0.0
+    path = tmp_path / "token"
+    path.write_text("old")
+    token = TokenFile(path, lambda: now)
+    assert token() == "old"
+    path.write_text("new")
+    assert token() == "old"
+    now = READ_AGAIN_S
+    assert token() == "new"
+    path.unlink()
+    now = 2 * READ_AGAIN_S
+    assert token() == "new"
+
+
+def test_a_kubeconfig_with_a_client_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki")
+    pair = authority.issue("admin", "admin", groups=["system:masters"])
+    encoded = {
+        "client-certificate-data": base64.b64encode(pair.certificate.read_bytes()).decode(),
+        "client-key-data": base64.b64encode(pair.key.read_bytes()).decode(),
+    }
+    cluster = {"certificate-authority": str(authority.pair.certificate)}
+    credentials = Credentials.of_kubeconfig(kubeconfig(tmp_path, cluster, encoded))
+    assert credentials.token() is None
+    assert credentials.tls is not None
+
+
+def test_a_kubeconfig_with_a_token_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("abc")
+    assert Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"tokenFile": "secret"})).token() == "abc"
+    assert Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"token": "def"})).token() == "def"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "TypeError"),
+        ("{", "ParserError"),
+        ("current-context: x\ncontexts: []", "no context is called 'x'"),
+        ("current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]", "clusters"),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_answered_with_its_name(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(content)
+    with pytest.raises(NoCredentials, match=said):
+        Credentials.of_kubeconfig(path)
+
+
+def test_a_plug_in_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(NoCredentials, match="plug-in"):
+        Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"exec": {"command": "aws"}}))
+
+
+def test_outside_a_pod_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NoCredentials, match="no pod"):
+        Credentials.of_pod(tmp_path, {})
