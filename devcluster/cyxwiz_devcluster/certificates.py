@@ -106,9 +106,8 @@ class Authority:
         return pair
 
 
-def issue_all(folder: Path, addresses: Sequence[str] = ("127.0.0.1", "10.96.0.1")) -> Certificates:
+def issue_all(authority: Authority, addresses: Sequence[str] = ("127.0.0.1", "10.96.0.1")) -> Certificates:
     """The certificates of one cluster whose API server answers at these addresses."""
-    authority = Authority(folder)
     return Certificates(
         ca=authority.pair,
         server=authority.issue("kube-apiserver", "kube-apiserver", dns_names=SERVER_NAMES, addresses=addresses),

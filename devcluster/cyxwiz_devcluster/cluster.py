@@ -192,7 +192,7 @@ def _start_once(place: State, found: Mapping[str, Path], owned: bool, log: Calla
     started = time.monotonic()
     deadline = started + READY_WITHIN_S
     place.logs.mkdir()
-    keys = certificates.issue_all(place.pki)
+    keys = certificates.issue_all(certificates.Authority(place.pki))
     ports = controlplane.pick_ports()
     endpoint = kubeconfig.endpoint(ports.server, keys.ca.certificate)
     kubeconfig.write_for_certificate(place.kubeconfig, endpoint, "admin", keys.admin)

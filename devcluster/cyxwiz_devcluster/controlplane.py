@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from .certificates import Certificates
+from .certificates import Certificates, KeyPair
 
 SERVICE_CIDR = "10.96.0.0/16"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -58,16 +58,34 @@ def etcd_command(binary: Path, data: Path, ports: Ports, keys: Certificates) -> 
 
 
 def apiserver_command(binary: Path, ports: Ports, keys: Certificates) -> list[str]:
+    """On loopback alone, and nobody is told that address."""
+    local = ["--bind-address=127.0.0.1", f"--advertise-address={ADVERTISE_ADDRESS}", "--endpoint-reconciler-type=none"]
+    return [*_apiserver_command(binary, ports, keys), *local]
+
+
+def reachable_apiserver_command(
+    binary: Path, ports: Ports, keys: Certificates, address: str, kubelet_client: KeyPair
+) -> list[str]:
+    """For pods at `address` and through the Service `kubernetes`; it asks kubelets for logs and commands."""
+    return [
+        *_apiserver_command(binary, ports, keys),
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={address}",
+        f"--kubelet-client-certificate={kubelet_client.certificate}",
+        f"--kubelet-client-key={kubelet_client.key}",
+        "--kubelet-preferred-address-types=InternalIP",  # else it tries to resolve the node's name
+        "--enable-aggregator-routing=true",
+    ]
+
+
+def _apiserver_command(binary: Path, ports: Ports, keys: Certificates) -> list[str]:
     return [
         str(binary),
         f"--etcd-servers=https://127.0.0.1:{ports.etcd}",
         f"--etcd-cafile={keys.ca.certificate}",
         f"--etcd-certfile={keys.etcd.certificate}",
         f"--etcd-keyfile={keys.etcd.key}",
-        "--bind-address=127.0.0.1",
         f"--secure-port={ports.api}",
-        "--endpoint-reconciler-type=none",
-        f"--advertise-address={ADVERTISE_ADDRESS}",
         f"--cert-dir={keys.server.key.parent}",
         f"--tls-cert-file={keys.server.certificate}",
         f"--tls-private-key-file={keys.server.key}",

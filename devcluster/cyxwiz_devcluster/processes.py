@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -108,11 +109,12 @@ class SupervisorHandle:
 
     _live: ClassVar[set["SupervisorHandle"]] = set()  # a caller who drops the handle does not end the cluster
 
-    def __init__(self, record: Path, log: Path) -> None:
+    def __init__(self, record: Path, log: Path, behind: Sequence[str] = ()) -> None:
+        """`behind` is the command line, if any, that ends by executing the supervisor's."""
         script = Path(__file__).with_name("supervisor.py")
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, record, str(os.getpid())],
+                [*behind, sys.executable, "-I", "-S", script, record, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -141,6 +143,18 @@ class SupervisorHandle:
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """It was killed, which its children survive in no case, and reaped."""
+        self._process.kill()
+        self.release()
+        self._process.wait()
+        self._live.discard(self)
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor, or of the command in front of it."""
+        return self._process.pid
 
     def _ask(self, request: dict[str, object]) -> None:
         assert self._process.stdin is not None

@@ -21,6 +21,7 @@ OURS = (
     "etcd",
     "logs",
     "kubectl-cache",
+    "machine",
 )
 
 

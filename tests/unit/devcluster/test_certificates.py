@@ -16,7 +16,7 @@ from cyxwiz_devcluster.certificates import Certificates, KeyPair
 
 @pytest.fixture(scope="module")
 def issued(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates.issue_all(tmp_path_factory.mktemp("pki"))
+    return certificates.issue_all(certificates.Authority(tmp_path_factory.mktemp("pki")))
 
 
 def load(pair: KeyPair) -> x509.Certificate:

@@ -1,0 +1,76 @@
+"""What the components of a node and the scheduler are started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from . import runtime
+
+KUBELET_PORT = 10250
+SERVICE_CIDR_DNS = "10.96.0.10"
+
+
+def kubelet_command(
+    binary: Path, folder: Path, kubeconfig: Path, ca: Path, *, node: str, address: str, containerd: Path
+) -> list[str]:
+    """A kubelet with everything below `folder`, whose configuration is written there."""
+    config = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {"x509": {"clientCAFile": str(ca)}, "webhook": {"enabled": True}},
+        "authorization": {"mode": "Webhook"},
+        "containerRuntimeEndpoint": f"unix://{runtime.socket(containerd)}",
+        "clusterDomain": "cluster.local",
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "maxOpenFiles": 20_000,
+        "oomScoreAdj": 0,
+        "podLogsDir": str(folder / "logs"),
+        # This machine's disk is not the node's to manage.
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "0%",
+            "nodefs.inodesFree": "0%",
+            "imagefs.available": "0%",
+            "imagefs.inodesFree": "0%",
+        },
+        "fileCheckFrequency": "0s",
+        "nodeStatusUpdateFrequency": "5s",
+        "registerNode": True,
+    }
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [
+        str(binary),
+        f"--config={path}",
+        f"--kubeconfig={kubeconfig}",
+        f"--root-dir={folder / 'root'}",
+        f"--cert-dir={folder / 'pki'}",
+        f"--hostname-override={node}",
+        f"--node-ip={address}",
+    ]
+
+
+def proxy_command(binary: Path, folder: Path, kubeconfig: Path, node: str) -> list[str]:
+    """A kube-proxy in nftables mode that leaves the kernel's global limits alone."""
+    config = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "clientConnection": {"kubeconfig": str(kubeconfig)},
+        "clusterCIDR": runtime.POD_CIDR,
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    }
+    path = folder / "kube-proxy.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [str(binary), f"--config={path}", f"--hostname-override={node}"]
+
+
+def scheduler_command(binary: Path, kubeconfig: Path) -> list[str]:
+    return [str(binary), f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]

@@ -1,0 +1,154 @@
+"""The chart installed on the machine, and what a person would do with kubectl and helm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cyxwiz_devcluster import find_or_build
+from cyxwiz_devcluster.build import cache_root
+from cyxwiz_devcluster.machine import Images, Machine
+from cyxwiz_platform.platform import CHART, NAMESPACE
+from cyxwiz_platform.simulated_gpus import SimulatedGpus, build
+from cyxwiz_platform.simulated_gpus.library import FILE_VARIABLE
+
+ROOT = Path(__file__).parents[2]
+DEBIAN_PYTHON = "3.11"
+GPUS = 8
+RELEASE = "cyxwiz"
+Object = dict[str, Any]
+
+
+def say(line: str) -> None:
+    """A line of the log that the run leaves."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def build_images(images: Images) -> list[str]:
+    """The chart's images. The runner's comes without torch, which `runner_dependencies` mounts: it is 5 GB."""
+    base = {"BASE_IMAGE": images.base()}
+    agent = ROOT / "Dockerfile.agent"
+    without_torch = base | {"RUNNER_DEPENDENCIES": "runtime"}
+    probe = Path(__file__).parent / "probe"
+    runner = images.build("localhost/cyxwiz-runner:dev", agent, ROOT, target="runner", arguments=without_torch)
+    return [
+        images.build("localhost/cyxwiz-operator:dev", ROOT / "Dockerfile.operator", ROOT, arguments=base),
+        images.build("localhost/cyxwiz-agent:dev", agent, ROOT, target="agent", arguments=base),
+        runner,
+        images.build("localhost/cyxwiz-probe:dev", probe / "Dockerfile", probe),
+    ]
+
+
+def runner_dependencies() -> Path:
+    """A folder with the packages of locks/runner.lock for Debian's Python; made once for each lock."""
+    lock = ROOT / "locks" / "runner.lock"
+    folder = cache_root() / f"runner-{DEBIAN_PYTHON}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    if not (folder / ".complete").exists():
+        command = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--target", str(folder)]
+        command += ["--python-version", DEBIAN_PYTHON, "--require-hashes", "--no-deps", "-r", str(lock)]
+        subprocess.run(command, check=True)
+        (folder / ".complete").touch()
+    return folder
+
+
+class Installation:
+    """A release of the chart on the machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.state = machine.folder / "node"
+        (machine.folder / "gpus").mkdir()
+        self.simulated = SimulatedGpus(machine.folder / "gpus" / "gpus.json", GPUS)
+        self.values = machine.folder / "values.yaml"
+        self.values.write_text(yaml.safe_dump(self._values()))
+
+    def _values(self) -> Object:
+        """CPU training beside eight simulated GPUs, on whatever this machine is."""
+        library, gpus = build(), self.simulated.file.parent
+        return {
+            "image": {"registry": "localhost", "tag": "dev", "pullPolicy": "Never"},
+            "operator": {
+                "logFormat": "text",
+                # The only node is cordoned and drained, and the operator has nowhere else to go.
+                "tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}],
+            },
+            "nodes": {
+                "gpu": {"access": "none"},
+                "capacity": {"cpus": 2, "memory": "6Gi"},
+                "state": {"hostPath": str(self.state)},
+                "sharedMemory": "256Mi",
+                "extraVolumes": [
+                    {"name": "dependencies", "hostPath": {"path": str(runner_dependencies()), "type": "Directory"}},
+                    {"name": "library", "hostPath": {"path": str(library), "type": "Directory"}},
+                    {"name": "gpus", "hostPath": {"path": str(gpus), "type": "Directory"}},
+                ],
+            },
+            "agent": {
+                "extraEnv": [
+                    {"name": FILE_VARIABLE, "value": f"/gpus/{self.simulated.file.name}"},
+                    {"name": "LD_LIBRARY_PATH", "value": "/simulated"},
+                ],
+                "extraVolumeMounts": [
+                    {"name": "library", "mountPath": "/simulated", "readOnly": True},
+                    {"name": "gpus", "mountPath": "/gpus", "readOnly": True},
+                ],
+            },
+            "runner": {
+                "image": {"repository": "cyxwiz-probe"},
+                "extraVolumeMounts": [{"name": "dependencies", "mountPath": "/plugins", "readOnly": True}],
+            },
+        }
+
+    def helm(self, *arguments: str, within_s: float = 300) -> str:
+        """What helm printed."""
+        command = [str(find_or_build("helm")), "--kubeconfig", str(self.machine.kubeconfig)]
+        command += ["--namespace", NAMESPACE, *arguments]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=within_s)
+        assert answer.returncode == 0, answer.stderr + answer.stdout
+        return answer.stdout
+
+    def install(self) -> str:
+        """What `helm install` printed, the pods being ready."""
+        flags = ["--create-namespace", "--values", str(self.values), "--wait", "--timeout", "5m"]
+        return self.helm("install", RELEASE, str(CHART), *flags, within_s=360)
+
+    def kubectl(self, *arguments: str, **options: Any) -> str:
+        return self.machine.run_kubectl(*arguments, **options)
+
+    def system(self, *arguments: str, **options: Any) -> str:
+        """kubectl in the release's namespace."""
+        return self.kubectl("-n", NAMESPACE, *arguments, **options)
+
+    def apply(self, job: Object) -> None:
+        self.kubectl("apply", "-f", "-", input=yaml.safe_dump(job))
+
+    def get(self, kind: str, name: str, *flags: str) -> Object:
+        """The object; empty when there is none."""
+        text = self.kubectl("get", kind, name, "--ignore-not-found", "-o", "json", *flags)
+        return json.loads(text) if text else {}
+
+    def wait_for(
+        self, kind: str, name: str, condition: Callable[[Object], bool], *, what: str, within_s: float = 120
+    ) -> Object:
+        """The object once `condition` holds; fails with its status and the pods' logs when it never does."""
+        deadline = time.monotonic() + within_s
+        while not condition(seen := self.get(kind, name)):
+            if time.monotonic() > deadline:
+                say(self.system("get", "pods", "-o", "wide"))
+                for pod in ("deployment/cyxwiz-operator", "daemonset/cyxwiz-node"):
+                    say(self.system("logs", pod, "--all-containers", "--tail=40", check=False))
+                raise AssertionError(f"{kind}/{name}: not {what}: {json.dumps(seen.get('status'), indent=1)}")
+            time.sleep(0.2)
+        return seen
+
+    def node_pod(self) -> str:
+        """Name of the node's pod."""
+        return self.system("get", "pods", "-l", "app.kubernetes.io/component=node", "-o", "name").strip()
