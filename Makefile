@@ -11,7 +11,7 @@ WORKERS ?= 3
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-process test-api test-gpu check format generate lock clean
+.PHONY: help setup demo demo-kind test test-unit test-process test-api test-gpu test-cluster check check-deploy format generate lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,18 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY) ## Four jobs on a real control plane on this machine; KEEP=1 keeps it running
 	@$(BIN)/python -m cyxwiz_platform.demo $(if $(KEEP),--keep)
 
+demo-kind: ## The same in a kind cluster; needs docker, kind, kubectl and helm. CI does not run it
+	kind get clusters | grep -qx cyxwiz || kind create cluster --name cyxwiz
+	docker build -q -f Dockerfile.operator -t localhost/cyxwiz-operator:0.1.0 .
+	docker build -q -f Dockerfile.agent --target agent -t localhost/cyxwiz-agent:0.1.0 .
+	docker build -q -f Dockerfile.agent --target runner -t localhost/cyxwiz-runner:0.1.0 .
+	kind load docker-image --name cyxwiz $(foreach part,operator agent runner,localhost/cyxwiz-$(part):0.1.0)
+	helm upgrade --install cyxwiz helm/cyxwiz --kube-context kind-cyxwiz --namespace cyxwiz-system --create-namespace \
+	  --set nodes.gpu.access=none
+	kubectl --context kind-cyxwiz apply -f examples/digits-cnn.yaml
+	kubectl --context kind-cyxwiz wait --for=condition=Finished --timeout=10m trainingjob/digits-cnn
+	kubectl --context kind-cyxwiz get trainingjobs,computenodes
+
 test: $(READY) ## All tests that need neither root nor a GPU
 	@$(BIN)/cyxwiz-devcluster build
 	@$(PYTEST) $(PARALLEL) tests/unit tests/process tests/api
@@ -47,19 +59,41 @@ test-api: $(READY) ## The whole thread on a real API server
 test-gpu: $(READY) ## The thread on this machine's NVIDIA GPU
 	@$(PYTEST) tests/gpu
 
+test-cluster: $(READY) ## The chart on a real kubelet: root and Debian packages, else a skip that says what is missing
+	@$(PYTEST) -s tests/cluster
+
 check: $(READY) ## Lint, types, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@$(BIN)/pyright
 	@$(BIN)/python -m cyxwiz_crds --check
-	@$(BIN)/yamllint --strict crds helm/cyxwiz/values.yaml helm/cyxwiz/Chart.yaml examples
+	@$(BIN)/yamllint --strict crds helm/cyxwiz/values.yaml helm/cyxwiz/Chart.yaml helm/cyxwiz/files examples .*.yaml
+	@$(BIN)/python helm/dashboards.py --check
+	@$(BIN)/python helm/reference.py --check
+	@$(BIN)/hadolint --failure-threshold style Dockerfile.* tests/cluster/probe/Dockerfile
+
+RENDERED := .state/rendered
+EVERYTHING := --set monitoring.serviceMonitor.create=true,monitoring.prometheusRule.create=true \
+  --set monitoring.dashboards.create=true,tenants.computeNodeReaders={a},agent.logs.enabled=true
+# A tool with a hundred dependencies of its own, for its own environment.
+CHECKOV := $(BIN)/uv tool run --from checkov==3.2.500 checkov
+
+check-deploy: $(READY) ## The chart: lint, rendered and judged. Builds helm the first time
+	@mkdir -p $(RENDERED)
+	@helm=$$($(BIN)/cyxwiz-devcluster build helm) && $$helm lint --strict --quiet helm/cyxwiz $(EVERYTHING) \
+	  && $$helm template cyxwiz helm/cyxwiz --namespace cyxwiz-system > $(RENDERED)/default.yaml \
+	  && $$helm template cyxwiz helm/cyxwiz --namespace cyxwiz-system $(EVERYTHING) > $(RENDERED)/everything.yaml
+	@$(BIN)/yamllint --strict -d '{rules: {key-duplicates: enable, anchors: enable}}' $(RENDERED)
+	@$(CHECKOV) --config-file .checkov.yaml --file $(RENDERED)/default.yaml
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-generate: $(READY) ## Write the CRDs from the models
+generate: $(READY) ## Write the CRDs from the models, the dashboards, the reference of values
 	@$(BIN)/python -m cyxwiz_crds
+	@$(BIN)/python helm/dashboards.py
+	@$(BIN)/python helm/reference.py
 
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 

@@ -208,6 +208,7 @@ def test_uninstall_leaves_jobs_and_nothing_stuck(installation: Installation) -> 
     installation.helm("uninstall", "cyxwiz", "--wait", "--timeout", "3m")
     names = installation.kubectl("get", "tj", "-o", "name").split()
     assert {"trainingjob.cyxwiz.io/first", "trainingjob.cyxwiz.io/steady"} <= set(names)
+    installation.system("wait", "--for=delete", "pod", "--all", "--timeout=120s", timeout=130)
     left = installation.system("get", "pods,deployments,daemonsets,services", "-o", "name")
     assert left.strip() == "", left
     remove(installation, *(name.partition("/")[2] for name in names))

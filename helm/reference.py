@@ -1,0 +1,78 @@
+"""Writes docs/values.md from the chart's values.yaml: `python helm/reference.py`, or `--check` to compare."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+VALUES = Path(__file__).parent / "cyxwiz" / "values.yaml"
+PAGE = Path(__file__).parents[1] / "docs" / "values.md"
+HEAD = """\
+# Values of the chart
+
+Written from `helm/cyxwiz/values.yaml` by `make generate`. A name that is not here, or a value of another type, fails.
+
+| value | default | |
+| --- | --- | --- |
+"""
+_KEY = re.compile(r"^( *)([A-Za-z0-9_]+):")
+
+
+def commented(text: str) -> Iterator[tuple[str, str]]:
+    """Each key as a dotted path with the comment above it, in order; entries of lists have none."""
+    path: list[tuple[int, str]] = []
+    comment: list[str] = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            comment.append(stripped.removeprefix("#").strip())
+        elif (match := _KEY.match(line)) is not None:
+            indent = len(match[1])
+            path = [(depth, name) for depth, name in path if depth < indent]
+            path.append((indent, match[2]))
+            yield ".".join(name for _, name in path), " ".join(comment)
+            comment = []
+        else:
+            comment = []
+
+
+def value_of(values: Any, path: str) -> Any:
+    for name in path.split("."):
+        values = values[name]
+    return values
+
+
+def page() -> str:
+    """The whole page."""
+    text = VALUES.read_text()
+    values = yaml.safe_load(text)
+    lines: list[str] = []
+    for path, comment in commented(text):
+        if path.rpartition(".")[2] in ("requests", "limits"):  # of resources, which are one value
+            continue
+        value = value_of(values, path)
+        inner = isinstance(value, dict) and value and not path.endswith(".resources")
+        comment = " ".join(comment.split())
+        default = "" if inner else f"`{json.dumps(value)}`"
+        lines.append(f"| `{path}` | {default} | {comment.replace('|', chr(92) + '|')} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def main(check: bool) -> int:
+    """The exit code."""
+    if not check:
+        PAGE.write_text(page())
+    elif not PAGE.exists() or PAGE.read_text() != page():
+        print(f"{PAGE} is not what helm/reference.py writes: run make generate")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
