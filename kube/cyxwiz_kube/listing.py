@@ -35,7 +35,7 @@ class ChangeKind(Enum):
     PRESENT = "present"
     """It is there, new or changed; `object` is the whole of it."""
     GONE = "gone"
-    """Deleted, or no longer selected: only a GET can tell. `object` is its last known form."""
+    """Deleted, or no longer selected: only a GET can tell. `object` has at least the name, namespace and uid."""
     SYNCED = "synced"
     """Every object of the list has been told; `object` is empty. Said again after every new list."""
 
@@ -57,9 +57,11 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
             listed, version = await _list_all(kube, path, field_selector)
             for uid in known.keys() - listed.keys():
                 yield Change(ChangeKind.GONE, known[uid])
-            known = listed
+            # Whole objects would double what a reader of many keeps.
+            known = {uid: _identity(item) for uid, item in listed.items()}
             for item in listed.values():
                 yield Change(ChangeKind.PRESENT, item)
+            del listed
             yield Change(ChangeKind.SYNCED, {})
             if broken is not None:
                 log.info("watch of %s works again", path)
@@ -69,7 +71,7 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
                 if change.kind is ChangeKind.GONE:
                     known.pop(uid, None)
                 else:
-                    known[uid] = change.object
+                    known[uid] = _identity(change.object)
                 yield change
         except Expired:
             log.info("watch of %s fell behind, listing again", path)
@@ -79,6 +81,11 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
             broken = str(error)
             delay_s = min(max(2 * delay_s, 0.2), 10.0)
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311  # spreads a fleet's retries, keeps no secret
+
+
+def _identity(item: dict[str, Any]) -> dict[str, Any]:
+    metadata = item["metadata"]
+    return {"metadata": {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}}
 
 
 async def _list_all(kube: Kube, path: str, field_selector: str) -> tuple[dict[str, dict[str, Any]], str]:

@@ -48,10 +48,17 @@ class Writer:
         self, changes: Sequence[StatusChange], kind: str, yield_to: asyncio.Event | None = None
     ) -> None:
         """Every change has been written, or its job set aside. Once `yield_to` is set, the rest is left undone."""
-        for start in range(0, len(changes), self._parallel):
-            await asyncio.gather(*(self.write(change, kind) for change in changes[start : start + self._parallel]))
-            if yield_to is not None and yield_to.is_set():
-                return  # what is left is due again in the next pass
+        left = iter(changes)
+
+        async def worker() -> None:
+            for change in left:
+                await self.write(change, kind)
+                if yield_to is not None and yield_to.is_set():
+                    return  # what is left is due again in the next pass
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._parallel, len(changes))):
+                group.create_task(worker())
 
     async def write(self, change: StatusChange, kind: str) -> None:
         """The change is written, assumed and told; or its job is left alone until the watch brings a newer one."""

@@ -184,6 +184,8 @@ class Verdicts:
 
     def said(self) -> list[tuple[Filter, int]]:
         """(check, nodes that fail it first), in order, without empty ones."""
+        if not any(self.counts):
+            return []
         return [(check, count) for check, count in zip(FILTERS, self.counts, strict=True) if count]
 
     def correct(self, row: int, lacks: str | None) -> None:

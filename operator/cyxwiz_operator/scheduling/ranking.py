@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Collection, Sequence
-from itertools import islice
 
 import numpy as np
 
@@ -44,9 +43,14 @@ class Ranking:
     def best_first(self, count: int, passed_over: Collection[int] = ()) -> list[int]:
         """The rows of up to `count` nodes that fit, best first, without those of `passed_over`."""
         while True:
-            rows = (rank % len(self._names) for rank in self._front)
-            found = list(islice((row for row in rows if row not in passed_over), count))
-            if len(found) == count or self._floor == _NONE_LEFT:
+            found: list[int] = []
+            for rank in self._front:
+                row = rank % len(self._names)
+                if row not in passed_over:
+                    found.append(row)
+                    if len(found) == count:
+                        return found
+            if self._floor == _NONE_LEFT:
                 return found
             self._refill()
 

@@ -26,20 +26,25 @@ class Room:
     """Devices whose health allows jobs."""
     all_cpus: int
     all_memory_mib: int
+    usable_mib: int
+    """Memory of all usable devices, free or not."""
 
     @classmethod
     def of(cls, nodes: NodeTable, row: int) -> Self:
         """That of one row, to be changed freely."""
+        usable = tuple(np.flatnonzero(nodes.gpu_usable[row]).tolist())
+        total_mib = tuple(nodes.gpu_total_mib[row].tolist())
         return cls(
             slots=int(nodes.max_jobs[row] - nodes.jobs[row]),
             cpus=int(nodes.free_cpus[row]),
             memory_mib=int(nodes.free_memory_mib[row]),
             gpu_free_mib=nodes.gpu_free_mib[row].tolist(),
             gpu_jobs=nodes.gpu_jobs[row].tolist(),
-            gpu_total_mib=tuple(nodes.gpu_total_mib[row].tolist()),
-            usable=tuple(np.flatnonzero(nodes.gpu_usable[row]).tolist()),
+            gpu_total_mib=total_mib,
+            usable=usable,
             all_cpus=int(nodes.cpus[row]),
             all_memory_mib=int(nodes.memory_mib[row]),
+            usable_mib=sum([total_mib[device] for device in usable]),
         )
 
     def copy(self) -> Self:
@@ -65,7 +70,7 @@ class Room:
         if job.gpus == 0:
             return share
         free_mib = sum([self.gpu_free_mib[device] for device in self.usable])
-        return min(share, _share(free_mib, sum([self.gpu_total_mib[device] for device in self.usable])))
+        return min(share, _share(free_mib, self.usable_mib))
 
     def devices_for(self, job: Demand) -> list[int]:
         """Devices the job could have, the fullest first."""

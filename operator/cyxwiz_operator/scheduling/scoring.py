@@ -44,8 +44,10 @@ class Scores:
     def correct(self, row: int, availability: float) -> None:
         """The node has so much less free; summed in the order of `score`, so that equal nodes stay equal."""
         self.availability[row] = availability
-        parts = (weight * float(getattr(self, part)[row]) for part, weight in WEIGHTS.items())
-        self.total[row] = sum(parts, start=float(self.bonus[row]))
+        total = float(self.bonus[row])
+        for part, weight in WEIGHTS.items():
+            total += weight * float(getattr(self, part)[row])
+        self.total[row] = total
 
 
 def score(job: Demand, nodes: NodeTable) -> Scores:
