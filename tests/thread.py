@@ -72,12 +72,13 @@ def wait_warm(platform: Platform, within_s: float = 60.0) -> None:
     """Every machine has a trainer ready, by its runner's own word."""
     for machine in platform.machines.values():
         deadline = time.monotonic() + within_s
-        while _snapshot(machine.state).warm == 0:
+        while snapshot_of(machine.state).warm == 0:
             assert time.monotonic() < deadline, f"no trainer became ready on {machine.name}"
             time.sleep(0.1)
 
 
-def _snapshot(state: Path) -> Snapshot:
+def snapshot_of(state: Path) -> Snapshot:
+    """All that the runner of that state folder knows."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(str(socket_path(state)))
         connection.sendall(ListRequest().model_dump_json(by_alias=True).encode() + b"\n")

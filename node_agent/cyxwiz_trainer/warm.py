@@ -79,8 +79,13 @@ def _rehearse(prepare: handshake.Prepare, device: torch.device) -> int:
     """What jobs here have trained comes first, then what any job may need. Returns how many of the former."""
     gpu = device.type == "cuda"
     until = time.monotonic() + REHEARSE_WITHIN_S[device.type]
-    known = rehearse([shape for shape in prepare.shapes if shape.on_gpu == gpu], until - time.monotonic())
-    rehearse(usual_shapes(on_gpu=gpu), until - time.monotonic())
+    told = [shape for shape in prepare.shapes if shape.on_gpu == gpu]
+    known = rehearse(told, until - time.monotonic())
+    families = {(shape.spec.model.name, shape.spec.precision) for shape in told[:known]}
+    others = [
+        shape for shape in usual_shapes(on_gpu=gpu) if (shape.spec.model.name, shape.spec.precision) not in families
+    ]
+    rehearse(others, until - time.monotonic())
     if gpu:
         torch.cuda.synchronize()  # sync: ready means that the kernels are loaded
         torch.cuda.set_stream(torch.cuda.default_stream(device))
