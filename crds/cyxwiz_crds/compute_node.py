@@ -113,8 +113,6 @@ class Inventory(Model):
     """Labels of the Kubernetes node, as the agent last saw them."""
     max_concurrent_jobs: Count | None = None
     """Most jobs its agent admits at a time."""
-    ordered: Word | None = None
-    """What its Kubernetes node says about new jobs and old ones: Cordoned or Draining; absent when nothing."""
     gpu_text: Word | None = None
     """The GPUs in words, for the table."""
     memory_text: Word | None = None

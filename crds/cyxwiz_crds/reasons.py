@@ -119,4 +119,3 @@ class Rejection:
     NO_FREE_CPU: Final = "NoFreeCPU"
     NO_FREE_MEMORY: Final = "NoFreeMemory"
     TOO_MANY_JOBS: Final = "TooManyJobs"
-    DRAINING: Final = "Draining"

@@ -24,8 +24,6 @@ class Capacity:
     max_jobs: int
     unusable: Mapping[str, str] = field(default_factory=dict[str, str])
     """GPUs among them that no job may be given, and why."""
-    closed: str | None = None
-    """Why no job may be given anything, in words."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,6 @@ def refuse(
     """None when the job fits beside the `present` ones, else the first reason why not."""
     jobs = list(present)
     wanted = set(gpus)
-    if capacity.closed:
-        return Refusal(Rejection.DRAINING, capacity.closed)
     if missing := wanted - capacity.gpus:
         return Refusal(Rejection.NO_FREE_GPU, f"this node has no GPU {min(missing)}")
     if ill := sorted(wanted & capacity.unusable.keys()):

@@ -24,7 +24,7 @@ from .lease import NodeLease
 from .metrics import Metrics
 from .node import Node
 from .pace import Pace
-from .registration import NodeOrder, Registration, inventory, still
+from .registration import Registration, inventory, still
 from .runner_client import RunnerClient, RunnerUnavailable
 from .series import DeviceSeries, JobSeries, RunningJob
 from .settings import Settings
@@ -71,7 +71,6 @@ class Agent:
             capacity=self._capacity,
             devices=lambda: self._devices.devices,
             something_leaves=self._something_leaves,
-            draining=lambda: self._registration.order is NodeOrder.DRAINING,
         )
 
     async def run(self) -> None:
@@ -207,15 +206,11 @@ class Agent:
 
     def _capacity(self) -> Capacity:
         settings, devices = self._settings, self._devices.devices
-        order = self._registration.order
-        closed = None if order is None else f"node {settings.node} is {order.lower()}"
         uuids = frozenset(device.reading.uuid for device in devices.known)
-        return Capacity(uuids, settings.cpus, settings.memory_bytes, settings.max_jobs, devices.unusable, closed)
+        return Capacity(uuids, settings.cpus, settings.memory_bytes, settings.max_jobs, devices.unusable)
 
     def _inventory(self, labels: dict[str, str]) -> Inventory:
-        return inventory(
-            self._devices.devices, self._capacity(), self._runner.snapshot, labels, self._registration.order
-        )
+        return inventory(self._devices.devices, self._capacity(), self._runner.snapshot, labels)
 
     def _missing(self) -> str | None:
         """What keeps the agent from taking jobs, in words; None when nothing does."""

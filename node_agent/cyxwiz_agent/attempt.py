@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, Control, Reason, State, TrainingJob
+from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, Control, TrainingJob
 from cyxwiz_protocol.runner_api import JobProcess
 
 from .admission import Refusal
@@ -17,9 +17,6 @@ from .ending import Wish, wish_of
 from .settings import STOP_GRACE_S
 
 _LEAVING = frozenset({"Ending", "Reaped"})
-
-
-DRAINED = Wish(State.YIELDED, Reason.DRAINING, "left at a checkpoint: its node is being drained", STOP_GRACE_S)
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,6 @@ class Picture:
     room_is_coming: bool
     """Something is leaving, so that a refusal may lapse."""
     progress_due: bool
-    draining: bool = False
-    """The node's owner wants its jobs to leave."""
     handed_control: int = 0
     """Generation of the newest `spec.control` that the trainer was given."""
 
@@ -121,8 +116,6 @@ def decide(now: Picture) -> Action:
     wish = wish_for(job)
     if process is None:
         return _without_process(now, wish)
-    if wish is None and now.draining:
-        wish = DRAINED
     if process.state == "Reaped":
         return ReportEnd(wish)
     if wish is not None and process.state not in _LEAVING and not now.stopping:

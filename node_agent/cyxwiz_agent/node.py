@@ -32,5 +32,3 @@ class Node:
     devices: Callable[[], Devices]
     something_leaves: Callable[[], bool]
     """True while a job here is on its way out."""
-    draining: Callable[[], bool]
-    """True while the node's owner wants its jobs to leave."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any
 
 from cyxwiz_crds import API_VERSION, ComputeNode, size_text
@@ -22,7 +21,6 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 30.0
 READINGS_EVERY_S = 300.0
 RETRY_S = 2.0
-DRAIN_ANNOTATION = "cyxwiz.io/drain"
 LONGEST_LINE = 256
 MIB = 2**20
 
@@ -32,7 +30,6 @@ def inventory(
     capacity: Capacity,
     snapshot: Snapshot | None,
     labels: dict[str, str],
-    order: NodeOrder | None = None,
 ) -> Inventory:
     """The node in the words of its ComputeNode. Pure."""
     gpus = devices.gpus
@@ -50,29 +47,9 @@ def inventory(
         models=snapshot.models if snapshot else [],
         labels=labels,
         max_concurrent_jobs=capacity.max_jobs,
-        ordered=order,
         gpu_text=_gpu_text(gpus),
         memory_text=size_text(gpus[0].memory_total_mi_b * MIB if gpus else capacity.memory_bytes),
     )
-
-
-class NodeOrder(StrEnum):
-    """What the Kubernetes node says about new jobs and old ones."""
-
-    CORDONED = "Cordoned"
-    """No new jobs: `kubectl cordon`, and the first thing `kubectl drain` does."""
-    DRAINING = "Draining"
-    """No new jobs, and those that run leave at a checkpoint. kubectl drain passes over the pods of a DaemonSet, so it
-    takes an annotation of our own."""
-
-
-def order_of(kubernetes_node: dict[str, Any] | None) -> NodeOrder | None:
-    """What the node's owner wants; None: nothing."""
-    if kubernetes_node is None:
-        return None
-    if (kubernetes_node["metadata"].get("annotations") or {}).get(DRAIN_ANNOTATION) == "true":
-        return NodeOrder.DRAINING
-    return NodeOrder.CORDONED if kubernetes_node.get("spec", {}).get("unschedulable") else None
 
 
 def worth_writing(before: Inventory | None, now: Inventory, since_written_s: float) -> bool:
@@ -128,7 +105,6 @@ class Registration:
         self._wake = asyncio.Event()
         self._written_at = -READINGS_EVERY_S
         self.registered = False
-        self.order: NodeOrder | None = None
 
     def wake(self) -> None:
         """Something about the node may have changed."""
@@ -154,7 +130,6 @@ class Registration:
     async def _step(self) -> None:
         kubernetes_node = await self._kubernetes_node()
         labels = dict(kubernetes_node["metadata"].get("labels") or {}) if kubernetes_node else {}
-        self.order = order_of(kubernetes_node)
         wanted = self._look(labels)
         try:
             current = ComputeNode.model_validate(await self._kube.get(self._path))

@@ -105,7 +105,6 @@ class Worker:
             stopping=self._stopping,
             refusal=self._refusal() if process is None else None,
             room_is_coming=self._node.something_leaves(),
-            draining=self._node.draining(),
             progress_due=self._reports.progress_due or self._has_obeyed(),
             handed_control=self._handed_control,
         )

@@ -124,31 +124,6 @@ def test_a_lost_gpu_is_shown_and_not_used_until_it_is_back(thread: Platform, gpu
     wait_health(thread, uuid, "Healthy")
 
 
-def test_a_drained_node_takes_no_jobs_and_those_it_has_leave_at_a_checkpoint(
-    thread: Platform, gpus: SimulatedGpus
-) -> None:
-    def saved(job: dict[str, Any]) -> bool:
-        return bool(status_of(job).get("execution", {}).get("checkpoint"))
-
-    apply_and_wait(thread, endless("leaves", gpus=1), saved, "a checkpoint")
-    thread.cluster.run_kubectl("annotate", "node", NODE, "cyxwiz.io/drain=true")
-    try:
-        thread.wait_for(
-            "trainingjob",
-            "leaves",
-            lambda j: [record["outcome"] for record in status_of(j).get("history", [])][:1] == ["Evicted"],
-            what="its place given back",
-            within_s=TRAINS_WITHIN_S,
-        )
-        node = thread.get("computenode", NODE)
-        assert status_of(node)["inventory"]["ordered"] == "Draining"
-    finally:
-        thread.cluster.run_kubectl("annotate", "node", NODE, "cyxwiz.io/drain-")
-    job = thread.wait_for("trainingjob", "leaves", stepping, what="training again", within_s=TRAINS_WITHIN_S)
-    assert status_of(job)["attempt"] > 1
-    assert status_of(job)["execution"]["progress"]["epoch"] > 1
-
-
 def test_a_job_killed_by_its_gpu_is_retried_on_others_without_being_counted(
     thread: Platform, gpus: SimulatedGpus
 ) -> None:

@@ -96,12 +96,6 @@ def test_what_the_driver_keeps_and_under_time_slices_each_context_is_not_lent() 
     assert GpuRoom.of([gpu], "time slices") == GpuRoom({"GPU-a": 900}, CONTEXT_MIB)
 
 
-def test_a_node_that_is_closed_takes_nothing() -> None:
-    refusal = refuse(make_spec(), [], replace(NODE, closed="node a is cordoned"), [])
-    assert refusal is not None
-    assert (refusal.reason, refusal.message) == ("Draining", "node a is cordoned")
-
-
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), max_size=12))
 def test_what_is_admitted_never_exceeds_the_node(wishes: list[tuple[int, int]]) -> None:
     present: list[JobProcess] = []

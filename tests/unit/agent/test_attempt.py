@@ -9,7 +9,6 @@ import pytest
 
 from cyxwiz_agent.admission import Refusal
 from cyxwiz_agent.attempt import (
-    DRAINED,
     Confirm,
     Leave,
     Picture,
@@ -90,10 +89,6 @@ STEERED = replace(RUNNING, job=make_job("Running", control=SLOWER))
         pytest.param(replace(RUNNING, job=make_job("Running", cancel=True)), Stop(STOP_GRACE_S), id="cancel"),
         pytest.param(
             replace(RUNNING, job=make_job("Running", cancel=True), stopping=True), Wait(), id="a stop is said once"
-        ),
-        pytest.param(replace(RUNNING, draining=True), Stop(STOP_GRACE_S), id="the node is drained: a checkpoint"),
-        pytest.param(
-            replace(RUNNING, draining=True, process=make_process("Reaped")), ReportEnd(DRAINED), id="and it has left"
         ),
         pytest.param(STEERED, Steer(SLOWER), id="a new spec.control goes to the trainer"),
         pytest.param(replace(STEERED, handed_control=3), Wait(), id="once"),

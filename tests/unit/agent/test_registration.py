@@ -11,7 +11,7 @@ from cyxwiz_agent.admission import Capacity
 from cyxwiz_agent.devices import Device, Devices
 from cyxwiz_agent.devices.health import Health
 from cyxwiz_agent.devices.readings import GpuReading, Xid
-from cyxwiz_agent.registration import READINGS_EVERY_S, inventory, order_of, worth_writing
+from cyxwiz_agent.registration import READINGS_EVERY_S, inventory, worth_writing
 from cyxwiz_crds.compute_node import Inventory
 
 READING = GpuReading("GPU-a", "NVIDIA H200", 143_771, 615, 143_156, temperature_celsius=40, power_watts=100)
@@ -43,20 +43,6 @@ def test_what_is_written(now: Inventory, since_s: float, expected: bool) -> None
 
 def test_a_node_that_was_never_written_is() -> None:
     assert worth_writing(None, make_inventory(), 0.0)
-
-
-@pytest.mark.parametrize(
-    ("node", "order"),
-    [
-        (None, None),
-        ({"metadata": {}, "spec": {}}, None),
-        ({"metadata": {}, "spec": {"unschedulable": True}}, "Cordoned"),
-        ({"metadata": {"annotations": {"cyxwiz.io/drain": "true"}}, "spec": {"unschedulable": True}}, "Draining"),
-        ({"metadata": {"annotations": {"cyxwiz.io/drain": "false"}}}, None),
-    ],
-)
-def test_what_the_kubernetes_node_orders(node: dict[str, Any] | None, order: str | None) -> None:
-    assert order_of(node) == order
 
 
 def test_simulated_devices_say_so() -> None:
