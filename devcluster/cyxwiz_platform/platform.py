@@ -24,6 +24,8 @@ from .simulated_gpus import SimulatedGpus
 NAMESPACE = "cyxwiz-system"
 CHART = Path(__file__).parents[2] / "helm" / "cyxwiz"
 READY_WITHIN_S = 90.0
+FIRST_UID, UIDS_OF_A_MACHINE = 200_000, 1000
+"""Machines that are one in truth must not give one uid twice."""
 TOKEN_LIFETIME = "24h"  # noqa: S105  # a duration
 
 
@@ -42,6 +44,7 @@ class Machine:
     state: Path
     data: Path | None
     gpus: tuple[str, ...]
+    first_uid: int
     simulated: SimulatedGpus | None
     agent_port: int
     logs_port: int
@@ -121,11 +124,12 @@ class Platform:
         )
         state = self.folder / "nodes" / name
         state.mkdir(parents=True, exist_ok=True)
-        runner = self._runner(name, state, cpus, warm, data, gpus)
+        first_uid = FIRST_UID + UIDS_OF_A_MACHINE * len(self.machines)
+        runner = self._runner(name, state, cpus, memory, warm, data, gpus, first_uid)
         ports = (free_port(), free_port())
         simulated = SimulatedGpus(self.folder / f"gpus-{name}.json", simulated_gpus) if simulated_gpus else None
         agent = self._agent(name, state, cpus, memory, ports, simulated)
-        machine = Machine(name, cpus, memory, warm, state, data, gpus, simulated, *ports, runner, agent)
+        machine = Machine(name, cpus, memory, warm, state, data, gpus, first_uid, simulated, *ports, runner, agent)
         self.machines[name] = machine
         return machine
 
@@ -138,7 +142,8 @@ class Platform:
     def restart_runner(self, name: str) -> None:
         """A new runner process for a machine whose runner has ended."""
         machine = self.machines[name]
-        machine.runner = self._runner(name, machine.state, machine.cpus, machine.warm, machine.data, machine.gpus)
+        parts = (machine.cpus, machine.memory, machine.warm, machine.data, machine.gpus, machine.first_uid)
+        machine.runner = self._runner(name, machine.state, *parts)
 
     def remove_machine(self, name: str) -> None:
         """Its processes have ended, and its objects are gone."""
@@ -150,8 +155,17 @@ class Platform:
         self.cluster.run_kubectl("delete", "node", name)
 
     def _runner(
-        self, name: str, state: Path, cpus: int, warm: int, data: Path | None, gpus: tuple[str, ...]
+        self,
+        name: str,
+        state: Path,
+        cpus: int,
+        memory: str,
+        warm: int,
+        data: Path | None,
+        gpus: tuple[str, ...],
+        first_uid: int,
     ) -> PlatformProcess:
+        """As the chart starts it; a runner that may not give uids says so and goes on without."""
         command = [
             sys.executable,
             "-m",
@@ -162,6 +176,10 @@ class Platform:
             str(cpus),
             "--warm",
             str(warm),
+            "--memory",
+            memory,
+            "--uids",
+            f"{first_uid}-{first_uid + UIDS_OF_A_MACHINE - 1}",
         ]
         if data is not None:
             command += ["--data-root", str(data)]

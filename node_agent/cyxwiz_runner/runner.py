@@ -70,7 +70,7 @@ async def serve(state: State, options: Options) -> None:
     journal = Journal(state.journal)
     claims = journal.claims()
     await end_leftovers(claims, state.identity, state.instance)
-    uids, isolation = _separate(state, options.uids)
+    uids, isolation = _separate(state, options.uids, options.trainer_command[0])
     await _clear_up(state, uids)
     ended = settle(claims, state.path)
 
@@ -116,9 +116,9 @@ def _mps(state: State, command: Sequence[str] | None, living: Living) -> Mps | N
     return Mps(command, state.path / "runner" / "mps", state.instance, living) if command else None
 
 
-def _separate(state: State, uids: range | None) -> tuple[Uids | None, str]:
+def _separate(state: State, uids: range | None, program: str) -> tuple[Uids | None, str]:
     """Where trainers get uids of their own from, if they do, and how jobs are kept apart in words."""
-    reason = "no uids were given to the runner" if uids is None else why_not(state.path)
+    reason = "no uids were given to the runner" if uids is None else why_not(state.path, program)
     if uids is None or reason is not None:
         isolation = f"all jobs share the runner's uid: {reason}"
         _log.warning("%s", isolation)

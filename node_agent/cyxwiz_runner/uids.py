@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 from collections import deque
 from pathlib import Path
 
@@ -71,13 +72,15 @@ def _uids_in_use() -> set[int | None]:
     return {uid_of(process.pid) for process in all_processes() if not process.is_dead}
 
 
-def why_not(state: Path) -> str | None:
-    """Why no trainer of this runner can have a uid of its own; None when each can."""
+def why_not(state: Path, program: str | None = None) -> str | None:
+    """Why no trainer of this runner can have a uid of its own; None when each can. `program` is what a trainer runs."""
     if os.geteuid() != 0:
         return "the runner is not root"
     if lacking := missing(*_NEEDED):
         return f"the runner lacks {', '.join(f'CAP_{capability.name}' for capability in lacking)}"
-    for folder in reversed(state.resolve().parents):
-        if not folder.stat().st_mode & 0o001:
-            return f"{folder} lets no other user through"
+    found = shutil.which(program) if program else None  # where there is none, the first spawn says so
+    for path in (state.resolve(), *([Path(found).absolute(), Path(found).resolve()] if found else [])):
+        for folder in reversed(path.parents):
+            if not folder.stat().st_mode & 0o001:
+                return f"{folder} lets no other user through"
     return None

@@ -1,6 +1,8 @@
 """What ended jobs leave on the disk is removed without following where it points."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,15 @@ def test_a_state_folder_that_others_cannot_reach_forbids_uids(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     assert "lets no other user through" in (why_not(closed / "state") or "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user has the first reason already")
+def test_an_interpreter_that_others_cannot_reach_forbids_uids_and_does_not_fail_every_spawn():
+    with tempfile.TemporaryDirectory(dir="/tmp") as top:
+        state, closed = Path(top) / "state", Path(top) / "closed"
+        Path(top).chmod(0o755)
+        closed.mkdir(mode=0o700)
+        (closed / "python").symlink_to("/bin/true")
+        if reason := why_not(state, "/bin/true"):
+            pytest.skip(reason)
+        assert why_not(state, str(closed / "python")) == f"{closed} lets no other user through"
