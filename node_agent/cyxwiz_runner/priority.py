@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .capabilities import Capability, missing
 
-WARMING_NICE = 10
+WARMING_NICE = 5
 
 
 def may_restore() -> bool:

@@ -30,7 +30,7 @@ from .orphans import Living, nobodys
 from .process_tree import Process, all_processes, has_marker, has_uid, is_stopped, select_tree, send_signal
 from .quarters import Quarters
 
-IMPORTED_WITHIN_S = 120.0
+IMPORTED_WITHIN_S = 300.0
 """For importing torch from a cold disk on a busy machine."""
 READY_WITHIN_S = 120.0
 """For a rehearsal on a busy one."""
