@@ -79,6 +79,7 @@ class Reason:
     NO_NODE_FREE: Final = "NoNodeFree"  # some node could, none has room now
     BACKING_OFF: Final = "BackingOff"
     PREEMPTING: Final = "Preempting"  # jobs of lower priority were told to leave for it
+    WAITING_FOR_WEIGHTS: Final = "WaitingForWeights"  # of the job it starts from
     RATE_OF_LOSS: Final = "TooManyNodesLost"
     WOULD_START: Final = "WouldStart"  # answers of a dry run
     WOULD_WAIT: Final = "WouldWait"

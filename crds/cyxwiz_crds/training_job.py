@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from .artifacts import InitFrom, InitialWeights, ModelArtifact, SignedPath
 from .base import Count, Line, MicroTime, Model, Name, Sentence, Timestamp, Word
 from .conditions import Conditions
 from .quantities import SIZE_PATTERN, size_bytes
@@ -46,13 +47,16 @@ class ModelSpec(Model):
     package adds."""
     options: Annotated[dict[str, Option], Field(max_length=16)] = {}
     """Options of that model, such as width: 64. Numbers and text; write fractions and booleans in quotes ("0.1")."""
+    init_from: InitFrom | None = None
+    """Weights to start from; absent means fresh ones."""
 
 
 class ValidationSpec(Model):
     """How much of the data is held out."""
 
-    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the samples held out for validation when the data set has no test part of its own."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the samples held out for validation when the data set has no test part of its own. 1, for an Evaluation:
+    every sample there is."""
 
 
 class DatasetSpec(Model):
@@ -208,12 +212,16 @@ class TrainingJobSpec(Model):
                     "rule": "!has(self.control) || !has(self.control.epochs) || !has(self.maxSteps)",
                     "message": "control.epochs cannot be set: this job is counted in maxSteps",
                 },
+                {
+                    "rule": "self.jobType != 'Evaluation' || has(self.model.initFrom)",
+                    "message": "an Evaluation needs the weights it evaluates: set model.initFrom",
+                },
             ]
         }
     )
 
-    job_type: Literal["Training"] = "Training"
-    """What to do with the model: Training."""
+    job_type: Literal["Training", "Evaluation"] = "Training"
+    """What to do with the model: Training, or Evaluation of the weights of model.initFrom on the held-out samples."""
     model: ModelSpec
     """The network to train."""
     dataset: DatasetSpec
@@ -300,6 +308,8 @@ class Assignment(Model):
     """When the job was bound."""
     restore_from: RestoreFrom | None = None
     """The checkpoint to go on from."""
+    init_from: InitialWeights | None = None
+    """The weights of another job to start from."""
 
 
 class Scheduling(Model):
@@ -406,21 +416,6 @@ class CheckpointRecord(Model):
     """Where it lies: node://<node>/<assignment>/<checkpoint>."""
 
 
-class ModelArtifact(Model):
-    """The trained weights."""
-
-    sha256: Annotated[str, Field(max_length=64)]
-    """SHA-256 of the file, hexadecimal."""
-    bytes: Count
-    """Size of the file."""
-    format: Word = "safetensors"
-    """File format."""
-    uri: Annotated[str, Field(max_length=1024)]
-    """Where the file is: node://<node>/<path below the node's state folder>."""
-    durable: bool = False
-    """False while the only copy is on the node that trained it."""
-
-
 class DataFacts(Model):
     """What the data turned out to be."""
 
@@ -476,6 +471,8 @@ class Execution(Model):
     """The newest order of spec.control that training goes by; absent until there is one."""
     model: ModelArtifact | None = None
     """The trained weights."""
+    logs_path: SignedPath | None = None
+    """For `kubectl get --raw`: what the job has printed; with ?follow=1 at its end also what it goes on to print."""
 
 
 class TrainingJobStatus(Model):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from cyxwiz_crds import Control, TrainingJob
+from cyxwiz_crds.artifacts import InitialWeights
 from cyxwiz_crds.training_job import RestoreFrom
-from cyxwiz_protocol.job_folder import JobFolder, Tail, open_regular, write_json
+from cyxwiz_protocol.job_folder import JobFolder, Tail, open_inside, open_regular, write_json
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import Record, parse_record
 
@@ -16,6 +18,11 @@ from .ending import LOG_LINES_SHOWN
 
 _LOG_BYTES_READ = 4096
 _LONGEST_LOG_TAIL = 800
+_COPIED_AT_ONCE = 1 << 22
+
+
+class WeightsGone(Exception):
+    """The weights a job starts from are not here any more; says so to the job's author."""
 
 
 class AttemptFiles:
@@ -53,12 +60,40 @@ class AttemptFiles:
             gpus=gpus,
             ranks=max(1, len(assignment.gpus)),
             restore_from=self._restore_folder(assignment.restore_from),
+            init_from=str(self._folder.initial) if assignment.init_from else None,
         )
         write_json(self._folder.order, order.wire())
 
     def write_control(self, control: Control) -> None:
         """The trainer finds the order in its folder. Raises OSError, such as for a folder that the job has spoilt."""
         write_json(self._folder.control, control.wire(), for_all=True)
+
+    def bring_weights(self, weights: InitialWeights) -> None:
+        """`weights` lie in the attempt's own folder, whole: their home may be another user's, or be deleted meanwhile.
+
+        Blocks. Raises WeightsGone, and OSError when there is no room for them.
+        """
+        uri, name = weights.uri, weights.uri.rpartition("/")[2]
+        prefix = f"node://{self._node}/"
+        if not uri.startswith(prefix):
+            raise WeightsGone(f"the weights to start from are at {uri[:200]}, which this node cannot read")
+        try:
+            source = open_inside(self._state / "jobs", uri.removeprefix(prefix))
+        except OSError as error:
+            raise WeightsGone(
+                f"the weights to start from are not on {self._node} any more: run that job again"
+            ) from error
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        temporary = self._folder.initial.with_suffix(".tmp")
+        with os.fdopen(source, "rb") as content, temporary.open("wb") as copy:
+            while part := content.read(_COPIED_AT_ONCE):
+                digest.update(part)
+                copy.write(part)
+        if digest.hexdigest() != weights.sha256:
+            temporary.unlink()
+            raise WeightsGone(f"{name} on {self._node} has changed since that job ended: run that job again")
+        temporary.replace(self._folder.initial)
 
     def _restore_folder(self, restore: RestoreFrom | None) -> str | None:
         """The checkpoint's folder on this machine; None when it lies elsewhere or is gone."""

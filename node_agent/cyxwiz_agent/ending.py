@@ -53,7 +53,8 @@ def ending_of(
 
     `gpu_fault` says what is wrong with a GPU it was given: then no program is blamed for crashing on it.
     """
-    if exit_record.exit_code == ExitCode.SUCCEEDED and facts.model is not None:
+    evaluated = facts.evaluation is not None and facts.evaluation.loss is not None
+    if exit_record.exit_code == ExitCode.SUCCEEDED and (facts.model is not None or evaluated):
         return Ending(State.SUCCEEDED, None, None)
     told = facts.failure if exit_record.exit_code == ExitCode.FAILED else None
     if told is not None and not (gpu_fault and told.failure in _BLAMED_ON_A_GPU):

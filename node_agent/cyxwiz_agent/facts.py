@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Progress, size_text
-from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts, ModelArtifact
+from cyxwiz_crds.artifacts import ModelArtifact
+from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts
 from cyxwiz_protocol.records import (
     CheckpointedRecord,
     ControlRecord,
     EpochRecord,
+    EvaluationRecord,
     FailureRecord,
     ModelRecord,
     ProgressRecord,
@@ -32,6 +34,7 @@ class Facts:
     """Unix time; when `started` is said again it stays."""
     progress: ProgressRecord | None = None
     epoch: EpochRecord | None = None
+    evaluation: EvaluationRecord | None = None
     checkpoint: CheckpointedRecord | None = None
     control: ControlRecord | None = None
     model: ModelRecord | None = None
@@ -51,6 +54,8 @@ class Facts:
                 known = [a for a in (self.best_accuracy, record.validation_accuracy) if a is not None]
                 best = max(known, default=None)
                 return replace(self, epoch=record, losses=(*self.losses, record.loss), best_accuracy=best)
+            case EvaluationRecord():
+                return replace(self, evaluation=record)
             case CheckpointedRecord():
                 return replace(self, checkpoint=record)
             case ControlRecord():
@@ -64,6 +69,8 @@ class Facts:
 def progress_report(facts: Facts) -> Progress | None:
     """The progress as status carries it; None before the first record of it."""
     now, epoch = facts.progress, facts.epoch
+    if facts.evaluation is not None:
+        return _evaluation_report(facts.evaluation)
     if now is None:
         return None
     percent = 100 * now.step // now.total_steps if now.total_steps else 0
@@ -87,6 +94,21 @@ def progress_report(facts: Facts) -> Progress | None:
         gpu_memory_peak=None if now.gpu_memory_peak is None else size_text(now.gpu_memory_peak),
         loss_history=" ".join(f"{loss:.4f}" for loss in thinned(facts.losses, HISTORY_POINTS)) or None,
         curve=curve(facts.losses) or None,
+    )
+
+
+def _evaluation_report(now: EvaluationRecord) -> Progress:
+    rate = now.samples / now.elapsed_seconds if now.elapsed_seconds else 0.0
+    remaining_s = (now.total_samples - now.samples) / rate if rate else None
+    return Progress(
+        percent=f"{100 * now.samples // now.total_samples if now.total_samples else 0}%",
+        validation_loss=_fraction(now.loss),
+        validation_accuracy=_fraction(now.accuracy),
+        samples_processed=now.samples,
+        samples_per_second=f"{rate:.1f}",
+        elapsed_seconds=int(now.elapsed_seconds),
+        remaining_seconds=None if remaining_s is None else round(remaining_s),
+        eta=None if remaining_s is None else duration_text(remaining_s),
     )
 
 

@@ -14,7 +14,7 @@ from cyxwiz_protocol.runner_api import JobProcess, RunRequest
 
 from . import attempt
 from .admission import GpuRoom, Refusal, refuse
-from .attempt_files import AttemptFiles
+from .attempt_files import AttemptFiles, WeightsGone
 from .ending import Wish, ending_of
 from .execution_report import Telling, timestamp
 from .facts import Facts
@@ -154,6 +154,8 @@ class Worker:
         self._confirmed_in = epoch
         if not attempt.is_mine(self.job, self.assignment_id) or attempt.wish_for(self.job) is not None:
             return
+        if not await self._has_weights(self.job):
+            return
         self._files.write_order(self.job, simulated=self._node.devices().simulated)
         self._handed_control = self.job.spec.control.generation if self.job.spec.control else 0
         answer = await self._runner.run(self._request(self.job))
@@ -165,6 +167,21 @@ class Worker:
             await self._report(Telling(State.FAILED, Failure.EVICTED, "its processes had already ended here"))
         else:
             log.warning("%s not started: %s %s", self.key, answer.reason, answer.message)
+
+    async def _has_weights(self, job: TrainingJob) -> bool:
+        """True when what it starts from lies in its folder, or it starts from nothing; else its end is reported."""
+        assignment = job.status.assignment
+        assert assignment is not None
+        if assignment.init_from is None:
+            return True
+        try:
+            await asyncio.to_thread(self._files.bring_weights, assignment.init_from)
+        except (WeightsGone, OSError) as error:
+            message = str(error) if isinstance(error, WeightsGone) else f"the weights could not be copied: {error}"
+            failure = Failure.USER_ERROR if isinstance(error, WeightsGone) else Failure.EVICTED
+            await self._report(Telling(State.FAILED, failure, message))
+            return False
+        return True
 
     def _request(self, job: TrainingJob) -> RunRequest:
         resources, assignment = job.spec.resources, job.status.assignment

@@ -10,6 +10,7 @@
         exit.json       how its processes ended; only the runner writes it, last
         checkpoints/    step-<n>/ each with state.safetensors and state.json
         model/          model.safetensors, config.json
+        initial.safetensors  the weights to start from, where the agent has brought them
 
 Whole files are written to a temporary name and renamed, so that a reader never sees half of one.
 """
@@ -83,6 +84,10 @@ class JobFolder:
     def model(self) -> Path:
         return self.path / "model"
 
+    @property
+    def initial(self) -> Path:
+        return self.path / "initial.safetensors"
+
 
 def write_whole(path: Path, content: bytes, *, for_all: bool = False) -> None:
     """`path` holds `content`, or what it held before: never a part. Whoever gets to it may read it, with `for_all`."""
@@ -130,6 +135,31 @@ def open_regular(path: Path) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(f"{path} is not a regular file")
+    return descriptor
+
+
+def open_inside(folder: Path, relative: str) -> int:
+    """A descriptor of the regular file `relative` below `folder`, none of whose parts is a link. Raises OSError.
+
+    Below `folder` everything is a job's to write: it may put a link in place of any part.
+    """
+    parts = relative.split("/")
+    if not all(parts) or "." in parts or ".." in parts or "\0" in relative:
+        raise OSError(f"{relative[:200]!r} is no path below a folder")
+    *folders, name = parts
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = below
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(f"{relative[:200]!r} is no regular file of its own")
     return descriptor
 
 

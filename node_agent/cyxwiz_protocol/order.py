@@ -24,3 +24,5 @@ class JobOrder(Model):
     """Processes to train in, each with an equal part of every batch: one per GPU. Without GPUs they share the CPU."""
     restore_from: str | None = None
     """Folder of the checkpoint to go on from, on this machine."""
+    init_from: str | None = None
+    """File of the weights to start from, in the job's own folder or wherever the trainer may read."""

@@ -82,6 +82,21 @@ class EpochRecord(Model):
     validation_accuracy: float | None = None
 
 
+class EvaluationRecord(Model):
+    """How far an Evaluation is; the last one has its result."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    t: float
+    samples: int
+    """Answered so far."""
+    total_samples: int
+    loss: float | None = None
+    """Over all samples; None before the last one."""
+    accuracy: float | None = None
+    """0 to 1; None for a regression, too."""
+    elapsed_seconds: float
+
+
 class CheckpointedRecord(Model):
     """A checkpoint is complete on disk."""
 
@@ -131,7 +146,16 @@ class FailureRecord(Model):
     """What happened and what to do, for the job's author."""
 
 
-Record = StartedRecord | ProgressRecord | EpochRecord | CheckpointedRecord | ControlRecord | ModelRecord | FailureRecord
+Record = (
+    StartedRecord
+    | ProgressRecord
+    | EpochRecord
+    | EvaluationRecord
+    | CheckpointedRecord
+    | ControlRecord
+    | ModelRecord
+    | FailureRecord
+)
 
 _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 LONGEST_LINE_BYTES = 65_536

@@ -1,7 +1,8 @@
 """The finished model as files that can be used where nothing of CyxWiz is installed.
 
-model.safetensors  float32 weights
+model.safetensors  float32 weights, with the config in the header as well
 config.json        what they are weights of, what goes in, what comes out
+metrics.jsonl      what was reported while they were trained
 network.py         the network's own code, which imports torch alone
 predict.py         answers samples with the three above
 SHA256SUMS         for `sha256sum --check`
@@ -10,6 +11,7 @@ SHA256SUMS         for `sha256sum --check`
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from cyxwiz_protocol.job_folder import JobFolder, write_json, write_whole
 from . import files
 from .data import Dataset
 from .models import Options
+from .weights import CONFIG_KEY
 
 WEIGHTS = "model.safetensors"
 _PREDICT = Path(__file__).with_name("predict.py")
@@ -43,8 +46,11 @@ def write(
     assert source is not None, "a network's class stands in a file"
     config = _config(name, options, data, moments) | {"network": {"class": network.__name__, "arguments": arguments}}
     with files.whole_folder(folder.model) as temporary:
-        digest = files.write_tensors(temporary / WEIGHTS, {key: _plain(v) for key, v in model.state_dict().items()})
+        tensors = {key: _plain(value) for key, value in model.state_dict().items()}
+        digest = files.write_tensors(temporary / WEIGHTS, tensors, {CONFIG_KEY: json.dumps(config)})
         write_json(temporary / "config.json", config)
+        if folder.metrics.exists():
+            shutil.copyfile(folder.metrics, temporary / folder.metrics.name)
         shutil.copyfile(source, temporary / "network.py")
         shutil.copyfile(_PREDICT, temporary / "predict.py")
         sums = [f"{files.sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]

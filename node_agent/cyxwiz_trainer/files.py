@@ -29,9 +29,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """`path` holds `tensors` as safetensors, on disk. Returns the SHA-256 of the file."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """`path` holds `tensors` as safetensors, on disk, with `metadata` in its header. Returns the file's SHA-256."""
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

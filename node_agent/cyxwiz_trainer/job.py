@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.job_folder import JobFolder
+from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import ExitCode, FailureRecord, ModelRecord
 
-from . import data, device, export, models, supervisor
+from . import data, device, evaluation, export, models, supervisor, weights
 from .average import Average
 from .checkpoint import Checkpoints, Identity, LoopState
 from .data import Dataset
+from .data.files import locate
 from .data.standardize import Standardize, moments
 from .distributed import ALONE, PeerLost, Ranks
 from .failures import JobFailure, UserError, out_of_gpu_memory
@@ -32,6 +34,7 @@ from .schedule import Plan
 from .shape import write_shape
 from .steering import Steering
 from .tasks import task_named
+from .weights import Weights
 
 _LONGEST_MESSAGE = 1000
 
@@ -92,11 +95,16 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
     state = LoopState()
     fence = Fence.of(folder, stop)
     where = device.prepare(order, ranks)
+    initial = _initial_weights(order)
+    if spec.job_type == "Evaluation":
+        if ranks.size > 1:
+            raise UserError("an Evaluation runs on one GPU: set resources.gpus: 1")
+        return _evaluate(order, initial, where, reporter, fence, stop)
     parts = None
     try:
         with ranks.first_goes_ahead():
             dataset = data.load(spec, data.data_root())
-        parts = Parts.of(spec, dataset, where, ranks)
+        parts = Parts.of(spec, dataset, where, ranks, initial)
         ranks.reseed(spec.hyperparameters.seed)
         fence.wait()
         ranks.join(where.torch_device)
@@ -125,6 +133,40 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
     return ExitCode.SUCCEEDED
 
 
+def _initial_weights(order: JobOrder) -> Weights | None:
+    """What the job starts from; None when from fresh weights. Raises UserError."""
+    path, named = order.init_from, order.spec.model.init_from
+    if path is None and named is not None and named.uri is not None:
+        try:
+            location = parse_location(named.uri, "model.initFrom.uri")
+        except BadLocation as error:
+            raise UserError(str(error)) from error
+        if location.scheme != "file":
+            raise UserError(f"model.initFrom.uri {location}: weights are read from file:// only, so far")
+        path = locate(location.path, data.data_root())
+    return None if path is None else weights.read(Path(path), order.spec.resources.memory_bytes)
+
+
+def _evaluate(
+    order: JobOrder, initial: Weights | None, where: device.Device, reporter: Reporter, fence: Fence, stop: Stop
+) -> ExitCode:
+    if initial is None:
+        raise UserError("an Evaluation needs the weights it evaluates: set model.initFrom")
+    fence.wait()
+    try:
+        done = evaluation.run(order.spec, initial, where, reporter, fence, stop)
+    except torch.OutOfMemoryError as error:
+        raise out_of_gpu_memory(
+            epoch=1,
+            step=1,
+            held_bytes=where.memory_peak() or 0,
+            allowed_bytes=where.memory_allowed or 0,
+            limited=order.spec.resources.gpu_memory is not None,
+            batch_size=order.spec.batch_size,
+        ) from error
+    return ExitCode.SUCCEEDED if done else ExitCode.STOPPED
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a job trains, checked: everything that its author can get wrong has been looked at."""
@@ -138,13 +180,23 @@ class Parts:
     """Mean and deviation that samples are brought to; None for text."""
 
     @classmethod
-    def of(cls, spec: TrainingJobSpec, dataset: Dataset, where: device.Device, ranks: Ranks = ALONE) -> Parts:
-        """The parts of `spec`, with fresh weights. Raises UserError, OutOfMemoryError."""
-        options = models.parse_options(spec.model.name, spec.model.options)
+    def of(
+        cls,
+        spec: TrainingJobSpec,
+        dataset: Dataset,
+        where: device.Device,
+        ranks: Ranks = ALONE,
+        initial: Weights | None = None,
+    ) -> Parts:
+        """The parts of `spec`, with fresh weights or the `initial` ones. Raises UserError, OutOfMemoryError."""
+        name, given = spec.model.name, spec.model.options
+        options = models.parse_options(name, given if initial is None else initial.options_of(name, given))
         plan = Plan.of(spec, len(dataset.train), ranks.size)
         _check_fit(spec, options, dataset)
         with where.torch_device:  # weights made on a GPU: drawing those of a ResNet-18 took a CPU core 0.14 s
             model = models.build(options, dataset.input_shape, dataset.outputs)
+        if initial is not None:
+            initial.into(model)
         part = plan.batch_size // ranks.size // spec.hyperparameters.accumulate_steps
         if part < 2 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
             raise UserError(
@@ -202,6 +254,8 @@ def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> Non
         raise UserError(f"{spec.model.name} reads text, and this data is none: name a file://....txt, or another model")
     if is_text and not options.reads_text:
         raise UserError(f"{spec.model.name} cannot read text: set model.name: gpt")
+    if spec.dataset.validation.fraction == evaluation.EVERYTHING:
+        raise UserError("dataset.validation.fraction 1 leaves nothing to train on: it is for jobType: Evaluation")
     if dataset.task == "regression" and spec.hyperparameters.label_smoothing > 0:
         raise UserError("hyperparameters.labelSmoothing is for classes, and this is a regression: leave it out")
     if spec.hyperparameters.augment is not None and len(dataset.input_shape) != 3:

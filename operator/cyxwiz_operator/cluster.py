@@ -130,6 +130,13 @@ class Cluster:
         }
         await self._counted("event", self.kube.create(paths.events(metadata.namespace), event))
 
+    async def read_job(self, namespace: str, name: str) -> TrainingJob | None:
+        """The job as it is now, finished or not; None when there is none. Raises ApiError, ValidationError."""
+        try:
+            return TrainingJob.model_validate(await self.kube.get(paths.training_job(namespace, name)))
+        except NotFound:
+            return None
+
     async def read_lease(self, name: str) -> Lease | None:
         """The node's Lease as it is now, past every cache; None when there is none."""
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .clock import Now
 from .clock import now as real_now
@@ -25,8 +25,10 @@ from .scheduling.queueing import pool_of
 from .scheduling.reserving import PreemptionRules
 from .settings import Settings
 from .snapshot import ClusterSnapshot, take_snapshot
+from .sources import Sources
 from .telling import Teller
 from .watched import Watched
+from .weights import Key, Source
 from .writing import Writer
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class ControlLoop:
         self._clock = clock
         self._ledger = Ledger()
         self._columns = Columns()
+        self._sources = Sources(cluster)
         self.fencing = Fencing(cluster, leases, metrics)
         self.fair_share = FairShare(cluster, settings.fair_share_interval_s, clock())
         self.teller = Teller(cluster, watched, settings, metrics, clock)
@@ -77,7 +80,8 @@ class ControlLoop:
         """Everything that can be done now is done; a second pass would change nothing."""
         self._watched.bell.clear()
         await self._give_up_the_lost()
-        snapshot, decisions = self._decide()
+        sources = await self._sources.look(self._watched.jobs.values(), self._clock().boot)
+        snapshot, decisions = self._decide(sources)
         await self._writer.write_all(decisions.binds, "bind")
         await self._writer.write_all(decisions.changes, "status", yield_to=self._watched.bell)
         await self.teller.tell(snapshot, decisions, self._writer, self.fencing.is_held_back)
@@ -104,11 +108,11 @@ class ControlLoop:
         assigned = {job.status.assignment.node for job in jobs if job.status.assignment}
         await self.fencing.give_up_the_lost(assigned, self._watched.nodes.keys(), self._clock())
 
-    def _decide(self) -> tuple[ClusterSnapshot, Decisions]:
+    def _decide(self, sources: Mapping[Key, Source]) -> tuple[ClusterSnapshot, Decisions]:
         started = time.perf_counter()
         seen, now = self._watched, self._clock()
         used = self.fair_share.usage.by_namespace
-        snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now, used)
+        snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now, used, sources)
         self.fair_share.account(snapshot, pool_of(snapshot.nodes))
         settings = self._settings
         rules = PreemptionRules(settings.preemption, settings.preemption_min_runtime_s)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Phase, Reason
 
-from .lifecycle import StatusChange, answered, backing_off_nodes, bound, queued, review, told_to_yield
+from .lifecycle import StatusChange, answered, backing_off_nodes, bound, queued, review, told_to_yield, without_weights
 from .scheduling import queueing
 from .scheduling.planning import Placement, Plan, Queued, Waiting, plan
 from .scheduling.reserving import DEFAULT_RULES, PreemptionRules, held_node
 from .snapshot import ClusterSnapshot
 from .views import JobView
+from .weights import Missing, source_for
 from .workload import requirements_of
 
 QUESTIONS_A_PASS = 1
@@ -43,6 +44,7 @@ def decide(
     reviewed = {uid: review(job, snapshot.liveness_for(job), snapshot.now) for uid, job in seen.items()}
     changes = {uid: change for uid, change in reviewed.items() if change is not None}
     changes |= _drained(snapshot, [job for uid, job in seen.items() if uid not in changes])
+    changes |= _without_weights(snapshot, [job for uid, job in seen.items() if uid not in changes])
     after = [changes[uid].after if uid in changes else job for uid, job in seen.items()]
 
     planned = _plan(snapshot, after, most_binds, preemption, explained)
@@ -103,6 +105,16 @@ def _knows(job: JobView, waiting: Waiting) -> bool:
     return status.phase == Phase.QUEUED and status.reason == waiting.reason and held_node(job) == waiting.holds
 
 
+def _without_weights(snapshot: ClusterSnapshot, jobs: list[JobView]) -> dict[str, StatusChange]:
+    """uid to the end of jobs that start from weights which will never be."""
+    found: dict[str, StatusChange] = {}
+    for job in jobs:
+        source = source_for(job, snapshot.sources) if job.is_pending else None
+        if isinstance(source, Missing) and source.for_good:
+            found[job.uid] = without_weights(job, source.message, snapshot.now)
+    return found
+
+
 def _answer(
     job: JobView,
     snapshot: ClusterSnapshot,
@@ -145,7 +157,10 @@ def _plan(
     # As they will be once told what they are told now; a place given back in this pass is free in the next.
     told = {job.uid: job for job in after if job.status.assignment}
     running = [told.get(job.uid, job) for job in snapshot.jobs]
-    entries = [Queued(job, backing_off_nodes(job, wall), job.uid not in snapshot.held) for job in queue]
+    entries = [
+        Queued(job, backing_off_nodes(job, wall), job.uid not in snapshot.held, source_for(job, snapshot.sources))
+        for job in queue
+    ]
     return plan(
         entries,
         snapshot.nodes,

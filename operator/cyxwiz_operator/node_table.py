@@ -159,9 +159,11 @@ def node_table(idle: NodeTable, jobs: Iterable[JobView], liveness: Mapping[str, 
     return table.frozen()
 
 
-def own_demand(view: JobView, excluded: frozenset[str] = frozenset()) -> Demand:
+def own_demand(view: JobView, excluded: frozenset[str] = frozenset(), weights_node: str | None = None) -> Demand:
     """What the job asks of a node."""
-    return view.demand._replace(excluded=excluded) if excluded else view.demand
+    if not excluded and weights_node is None:
+        return view.demand
+    return view.demand._replace(excluded=excluded, weights_node=weights_node)
 
 
 def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:

@@ -10,6 +10,7 @@ from .clock import Now
 from .ledger import Ledger
 from .node_table import Columns, NodeTable, node_table
 from .views import JobView, Liveness, NodeView
+from .weights import Key, Source
 
 
 class Observer(Protocol):
@@ -37,6 +38,8 @@ class ClusterSnapshot:
     """Namespace to its share of the pool over the past (`scheduling.usage`)."""
     liveness: Mapping[str, Liveness]
     """Of every node that exists or that a job is assigned to."""
+    sources: Mapping[Key, Source]
+    """What is known of the jobs that others start from."""
 
     def liveness_for(self, job: JobView) -> Liveness:
         """That of the job's node; UNSURE for a job without one."""
@@ -52,6 +55,7 @@ def take_snapshot(
     columns: Columns,
     now: Now,
     usage: Mapping[str, float] | None = None,
+    sources: Mapping[Key, Source] | None = None,
 ) -> ClusterSnapshot:
     """The picture at `now`; entries of the ledger that `seen` has caught up with are forgotten."""
     ledger.settle(seen, now.boot)
@@ -67,4 +71,5 @@ def take_snapshot(
         views=dict(nodes),
         usage=usage or {},
         liveness=liveness,
+        sources=sources or {},
     )

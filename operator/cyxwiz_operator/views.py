@@ -47,6 +47,8 @@ class Demand(NamedTuple):
     """The node whose disk holds the job's newest checkpoint."""
     data: str = ""
     """The data set, as `data_of` names it."""
+    weights_node: str | None = None
+    """The only node that has the weights it starts from."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,18 @@
 from .change import Note, StatusChange
 from .dry_run import answered
 from .leaving import told_to_yield
-from .placement import bound, queued
+from .placement import bound, queued, without_weights
 from .retry import backing_off_nodes
 from .review import review
 
-__all__ = ["Note", "StatusChange", "answered", "backing_off_nodes", "bound", "queued", "review", "told_to_yield"]
+__all__ = [
+    "Note",
+    "StatusChange",
+    "answered",
+    "backing_off_nodes",
+    "bound",
+    "queued",
+    "review",
+    "told_to_yield",
+    "without_weights",
+]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from cyxwiz_crds import Assignment, ConditionType, Intent, Phase, Reason, RestoreFrom, Scheduling
+from cyxwiz_crds import Assignment, ConditionType, Failure, Intent, Phase, Reason, RestoreFrom, Scheduling
+from cyxwiz_crds.artifacts import InitialWeights
 from cyxwiz_operator.clock import Now, after, parse, seconds_since
 from cyxwiz_operator.scheduling.planning import Placement, Waiting
 from cyxwiz_operator.views import JobView
 
-from .change import LINE, Note, StatusChange, changed, clip
+from .change import LINE, Note, StatusChange, changed, clip, finished
 
 ESTIMATE_SLACK_S = 30.0
 ESTIMATE_SLACK = 0.1
@@ -23,6 +24,9 @@ def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
         summary += f" Goes on from step {restore_from.step} of attempt {restore_from.attempt}."
     elif job.status.restore_from:
         summary += f" Starts anew: its checkpoint is on {job.checkpoint_node}."
+    weights = placement.weights
+    if weights:
+        summary += f" Starts from the weights of job {_base(job)}, sha256 {weights.sha256[:16]}…"
     status = changed(
         job,
         now,
@@ -38,6 +42,7 @@ def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
             intent=Intent.RUN,
             bound_at=now.micro_time,
             restore_from=restore_from,
+            init_from=InitialWeights(uri=weights.uri, sha256=weights.sha256) if weights else None,
         ),
         execution=None,
         retry_at=None,
@@ -68,6 +73,16 @@ def queued(job: JobView, waiting: Waiting, now: Now) -> StatusChange | None:
         ),
     )
     return None if status == job.status else StatusChange(job, status, "queued")
+
+
+def without_weights(job: JobView, message: str, now: Now) -> StatusChange:
+    """The job starts from weights that will never be: it ends before it holds anything."""
+    return finished(job, now, phase=Phase.FAILED, reason=Failure.USER_ERROR, summary=f"UserError: {message}")
+
+
+def _base(job: JobView) -> str | None:
+    init_from = job.job.spec.model.init_from
+    return init_from.job if init_from else None
 
 
 def _estimated_start(job: JobView, waiting: Waiting, now: Now) -> str | None:

@@ -1,6 +1,6 @@
 """Which nodes can take a job: an ordered tuple of checks, each a column over all nodes with its reason and words.
 
-A node is counted under the first check it fails. The first six say "could never": nothing but new hardware, labels or
+A node is counted under the first check it fails. The first seven say "could never": nothing but new hardware, labels or
 another job changes them. The others say "not now".
 """
 
@@ -47,6 +47,12 @@ def labels_match(job: Demand, nodes: NodeTable) -> Mask:
         return np.ones(len(nodes), bool)
     wanted = job.node_selector
     return _each(nodes, [all(labels.get(key) == value for key, value in wanted) for labels in nodes.labels])
+
+
+def has_weights(job: Demand, nodes: NodeTable) -> Mask:
+    if job.weights_node is None:
+        return np.ones(len(nodes), bool)
+    return _each(nodes, [name == job.weights_node for name in nodes.names])
 
 
 def has_gpus(job: Demand, nodes: NodeTable) -> Mask:
@@ -109,6 +115,10 @@ COULD_NEVER = (
     Filter(
         "NodeSelector", labels_match, "lacks the labels {labels}", "lack the labels {labels}",
         hint="Compare nodeSelector with spec.labels of the ComputeNodes.",
+    ),
+    Filter(
+        "WeightsElsewhere", has_weights,
+        "lacks the weights, which are on {weights_node} alone", "lack the weights, which are on {weights_node} alone",
     ),
     Filter(
         "TooFewGPUs", has_gpus, "has fewer than {gpus}", "have fewer than {gpus}",
@@ -223,6 +233,7 @@ def _words_of(job: Demand) -> dict[str, str]:
     return {
         "job_type": job.job_type,
         "labels": ", ".join(f"{key}={value}" for key, value in job.node_selector),
+        "weights_node": job.weights_node or "",
         "gpus": _some_gpus(job),
         "gpu_memory": "" if job.gpu_memory_mib is None else size_text(job.gpu_memory_mib * 2**20),
         "cpus": f"{job.cpus} CPU{'s' if job.cpus != 1 else ''}",

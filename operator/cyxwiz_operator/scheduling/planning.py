@@ -14,6 +14,7 @@ from cyxwiz_crds import Reason
 from cyxwiz_operator.clock import Now, parse
 from cyxwiz_operator.node_table import NodeTable, own_demand
 from cyxwiz_operator.views import Demand, JobView
+from cyxwiz_operator.weights import Missing, Ready, Source
 
 from .filters import FITS, KEPT, Verdicts
 from .holding import Candidate, Estimate, estimate_of, estimates
@@ -39,6 +40,8 @@ class Placement:
     """The best nodes in words, best first."""
     rejected: str
     """The nodes that could not take it, in words; empty when all could."""
+    weights: Ready | None = None
+    """What it starts from, where that is another job's."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class Queued(NamedTuple):
     """Nodes it stays away from."""
     may_be_written: bool = True
     """False while a write to it is on its way: its place is kept, and not given to it."""
+    source: Source | None = None
+    """Of the weights it starts from, where those are another job's."""
+
+    @property
+    def demand(self) -> Demand:
+        """What it asks of a node."""
+        node = self.source.node if isinstance(self.source, Ready) else None
+        return own_demand(self.job, self.excluded, node)
 
 
 def plan(
@@ -127,7 +138,11 @@ class _Planner:
                 if entry.may_be_written:
                     self._waiting.append(self._backing_off(job))
                 continue
-            demand = own_demand(job, entry.excluded)
+            if isinstance(entry.source, Missing):
+                if entry.may_be_written:
+                    self._waiting.append(self._waiting_for_weights(job, entry.source))
+                continue
+            demand = entry.demand
             longest_run_s = longest_run_s_of(job, self._now)
             refusal = self._refused.get((demand, longest_run_s))
             if refusal is None:
@@ -138,6 +153,8 @@ class _Planner:
                         postponed = len(queue) - index
                         break
                     placement = self._place(job, ranking, kept, longest_run_s)
+                    if isinstance(entry.source, Ready):
+                        placement = replace(placement, weights=entry.source)
                     if entry.may_be_written:
                         self._placements.append(placement)
                     continue
@@ -181,6 +198,9 @@ class _Planner:
 
     def _backing_off(self, job: JobView) -> Waiting:
         return Waiting(job, len(self._waiting) + 1, Reason.BACKING_OFF, _last_failure(job))
+
+    def _waiting_for_weights(self, job: JobView, source: Missing) -> Waiting:
+        return Waiting(job, len(self._waiting) + 1, Reason.WAITING_FOR_WEIGHTS, source.message)
 
     def _wait(self, job: JobView, demand: Demand, longest_run_s: float, refusal: _Refusal, estimated: int) -> Waiting:
         position = len(self._waiting) + 1

@@ -17,6 +17,7 @@ from cyxwiz_operator.lifecycle import StatusChange
 from cyxwiz_operator.node_table import Columns, NodeTable, node_table
 from cyxwiz_operator.snapshot import ClusterSnapshot, take_snapshot
 from cyxwiz_operator.views import JobView, Liveness, NodeView
+from cyxwiz_operator.weights import Key, Source
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = Now(START, boot=1000.0)
@@ -167,12 +168,16 @@ def make_leases(*names: str) -> LeaseBook:
 
 
 def make_snapshot(
-    jobs: Iterable[JobView] = (), nodes: Iterable[NodeView] = (), ledger: Ledger | None = None, now: Now = NOW
+    jobs: Iterable[JobView] = (),
+    nodes: Iterable[NodeView] = (),
+    ledger: Ledger | None = None,
+    now: Now = NOW,
+    sources: Mapping[Key, Source] | None = None,
 ) -> ClusterSnapshot:
     """A snapshot in which every node is online."""
     views = {node.name: node for node in nodes}
     seen = {job.uid: job for job in jobs}
-    return take_snapshot(seen, views, ledger or Ledger(), make_leases(*views), Columns(), now)
+    return take_snapshot(seen, views, ledger or Ledger(), make_leases(*views), Columns(), now, sources=sources)
 
 
 def written(change: StatusChange, version: str = "2") -> JobView:

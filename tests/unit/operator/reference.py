@@ -46,6 +46,7 @@ def first_refusal(job: Demand, node: NodeView, online: bool, jobs: Sequence[JobV
     checks = {
         "JobType": not node.node.spec.job_types or job.job_type in node.node.spec.job_types,
         "NodeSelector": all(node.labels.get(key) == value for key, value in job.node_selector),
+        "WeightsElsewhere": job.weights_node in (None, node.name),
         "TooFewGPUs": not known or len(node.gpus) >= job.gpus,
         "GPUMemoryTooSmall": not known or len(large) >= job.gpus,
         "TooFewCPUs": not known or node.cpus >= job.cpus,

@@ -100,13 +100,16 @@ def clusters(draw: st.DrawFn) -> tuple[list[NodeView], list[JobView], set[str]]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(clusters(), jobs("new"), st.sampled_from([frozenset(), frozenset({"a"})]))
+@given(clusters(), jobs("new"), st.sampled_from([frozenset(), frozenset({"a"})]), st.sampled_from([None, "a", "z"]))
 def test_columns_agree_with_the_scalar_twin(
-    cluster: tuple[list[NodeView], list[JobView], set[str]], job: JobView, excluded: frozenset[str]
+    cluster: tuple[list[NodeView], list[JobView], set[str]],
+    job: JobView,
+    excluded: frozenset[str],
+    weights_node: str | None,
 ) -> None:
     found, running, offline = cluster
     table = make_table(*found, jobs=running, offline=offline)
-    demand = own_demand(job, excluded)
+    demand = own_demand(job, excluded, weights_node)
     verdicts = filters.examine(demand, table)
     scores = scoring.score(demand, table)
     for row, node in enumerate(sorted(found, key=lambda each: each.name)):

@@ -1,0 +1,59 @@
+"""What a job starts from and what it leaves: weights, where they lie and how they are fetched."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from .base import Count, Model, Name, Word
+
+Sha256 = Annotated[str, Field(max_length=64)]
+"""Hexadecimal."""
+Uri = Annotated[str, Field(max_length=1024)]
+SignedPath = Annotated[str, Field(max_length=1024)]
+"""A path of the API server for `kubectl get --raw`; whoever holds it may read what it names until it runs out."""
+
+
+class InitFrom(Model):
+    """Weights to start from: exactly one of job and uri."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "has(self.job) != has(self.uri)", "message": "initFrom needs exactly one of job and uri"}
+            ]
+        }
+    )
+
+    job: Name | None = None
+    """A TrainingJob of the same namespace; this job waits until that one has succeeded. While its weights lie on one
+    node only, this job runs there."""
+    uri: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """A .safetensors file, addressed like a data set."""
+
+
+class InitialWeights(Model):
+    """The weights an attempt starts from, found when it was bound. Written by the operator."""
+
+    uri: Uri
+    """node://<node>/<path below the node's job folders>, or where the job they come from has copied them to."""
+    sha256: Sha256
+    """SHA-256 of the file; other bytes are refused."""
+
+
+class ModelArtifact(Model):
+    """The trained weights."""
+
+    sha256: Sha256
+    """SHA-256 of the file, hexadecimal."""
+    bytes: Count
+    """Size of the file."""
+    format: Word = "safetensors"
+    """File format."""
+    uri: Uri
+    """Where the file is: node://<node>/<path below the node's job folders>, or its place below output.uri."""
+    durable: bool = False
+    """False while the only copy is on the node that trained it."""
+    download_path: SignedPath | None = None
+    """For `kubectl get --raw`: streams the file through the API server, until 29 days after it was last reported."""
