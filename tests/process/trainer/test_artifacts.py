@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
 from cyxwiz_protocol.records import EpochRecord, ExitCode, StartedRecord
@@ -19,23 +22,49 @@ from cyxwiz_trainer.data.request import Request
 from cyxwiz_trainer.predict import read_safetensors
 
 PLUGIN = Path(__file__).parents[3] / "examples" / "plugin"
-# With this before everything else, only torch and Python's own library can be imported.
-TORCH_ALONE = """\
+# Without site-packages, environment and user folder: what can be imported is Python's own library and this one folder.
+ALONE = """\
 import sys
-for name in ("numpy", "safetensors", "pydantic", "cyxwiz_trainer", "cyxwiz_crds", "cyxwiz_protocol"):
-    sys.modules[name] = None
+sys.path.append(sys.argv.pop(1))
+sys.argv.pop(0)
 import runpy
-sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def predict(model: Path, *arguments: str) -> list[dict[str, Any]]:
-    """The lines that predict.py of the folder `model` answers."""
-    command = [sys.executable, "-c", TORCH_ALONE, str(model / "predict.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+Predict = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def predict(tmp_path_factory: pytest.TempPathFactory) -> Predict:
+    """Runs predict.py of a model's folder where torch and what it requires is installed, and nothing else."""
+    folder = Path(tmp_path_factory.mktemp("torch-alone"))
+    for name in sorted(with_requirements("torch")):
+        for top in {Path(file).parts[0] for file in distribution(name).files or ()} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(distribution(name).locate_file(top))))
+    assert not any((folder / name).exists() for name in ("safetensors", "pydantic", "cyxwiz_trainer", "cyxwiz.pth"))
+
+    def run(model: Path, *arguments: str) -> list[dict[str, Any]]:
+        command = [sys.executable, "-I", "-S", "-c", ALONE, str(folder), str(model / "predict.py"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
+
+
+def with_requirements(name: str) -> set[str]:
+    """The distribution and all that it requires here, without extras."""
+    found: set[str] = set()
+    open_ = [name]
+    while open_:
+        current = open_.pop()
+        if current not in found:
+            found.add(current)
+            wanted = [Requirement(text) for text in distribution(current).requires or ()]
+            open_ += [each.name for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +75,9 @@ def digits(trainers: Any) -> Any:
     return job
 
 
-def test_an_exported_model_answers_with_torch_alone_as_it_was_evaluated(digits: Any, tmp_path: Path) -> None:
+def test_an_exported_model_answers_with_torch_alone_as_it_was_evaluated(
+    digits: Any, tmp_path: Path, predict: Predict
+) -> None:
     held_out = load_builtin(Request("digits", None, fraction=0.1, seed=0, limit_bytes=2**30)).validation
     np.save(tmp_path / "samples.npy", held_out.inputs.numpy()[:, 0])
     answers = predict(digits.folder.model, str(tmp_path / "samples.npy"))
@@ -69,7 +100,9 @@ def test_predict_reads_weights_as_safetensors_does(digits: Any) -> None:
     assert all(torch.equal(read[name], value) and read[name].dtype == value.dtype for name, value in expected.items())
 
 
-def test_a_regression_on_a_table_answers_in_the_units_of_its_column(trainers: Any, tmp_path: Path) -> None:
+def test_a_regression_on_a_table_answers_in_the_units_of_its_column(
+    trainers: Any, tmp_path: Path, predict: Predict
+) -> None:
     folder = trainers.folder(
         "price", model="mlp", uri="file://price.csv", epochs=30, hyperparameters={"optimizer": "adam"}
     )
@@ -86,7 +119,7 @@ def test_a_regression_on_a_table_answers_in_the_units_of_its_column(trainers: An
     assert value == pytest.approx(5900, rel=0.1)
 
 
-def test_a_model_of_text_goes_on_with_what_it_has_read(trainers: Any) -> None:
+def test_a_model_of_text_goes_on_with_what_it_has_read(trainers: Any, predict: Predict) -> None:
     folder = trainers.folder(
         "text",
         model="gpt",
@@ -104,7 +137,9 @@ def test_a_model_of_text_goes_on_with_what_it_has_read(trainers: Any) -> None:
     assert answer["text"] == ("round and round " * 2)[:25]
 
 
-def test_a_model_and_data_of_an_installed_package_are_trained_and_exported(trainers: Any, tmp_path: Path) -> None:
+def test_a_model_and_data_of_an_installed_package_are_trained_and_exported(
+    trainers: Any, tmp_path: Path, predict: Predict
+) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     command += ["--no-deps", "--no-build-isolation", "--target", str(tmp_path), str(PLUGIN)]
     subprocess.run(command, check=True)
