@@ -46,7 +46,7 @@ def predict(tmp_path_factory: pytest.TempPathFactory) -> Predict:
     assert not any((folder / name).exists() for name in ("safetensors", "pydantic", "cyxwiz_trainer", "cyxwiz.pth"))
 
     def run(model: Path, *arguments: str) -> list[dict[str, Any]]:
-        command = [sys.executable, "-I", "-S", "-c", ALONE, str(folder), str(model / "predict.py"), *arguments]
+        command = [sys.executable, "-I", "-S", "-B", "-c", ALONE, str(folder), str(model / "predict.py"), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
