@@ -259,7 +259,8 @@ class TrainingJobSpec(Model):
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
     """How many failures that the job itself caused are retried."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    """Seconds from the first start after which the job fails as DeadlineExceeded; absent means none."""
+    """Seconds from the first start after which the job fails as DeadlineExceeded, waiting between attempts included,
+    being suspended not; absent means none."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
     """Seconds after the end at which the object is deleted; absent means never."""
     checkpoint: CheckpointSpec = CheckpointSpec()
@@ -500,6 +501,14 @@ class TrainingJobStatus(Model):
     """Scheduled, Running, Complete, Failed, Suspended and Finished."""
     history: Annotated[list[AttemptRecord], Field(max_length=10)] = []
     """How earlier attempts ended, newest last."""
+    executions: Count | None = None
+    """Attempts that came to run."""
+    resumes: Count | None = None
+    """Those of them that went on from a checkpoint."""
+    restarts: Count | None = None
+    """Those of them that began anew after an earlier one had run."""
+    suspended_seconds: Count | None = None
+    """How long it was suspended so far; activeDeadlineSeconds does not count it."""
     failures: Count | None = None
     """Failures that count towards backoffLimit."""
     node_faults: Count | None = None

@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 from functools import cached_property
 from typing import NamedTuple
 
-from cyxwiz_crds import ENDED_STATES, FINAL_PHASES, ComputeNode, TrainingJob, TrainingJobStatus
+from cyxwiz_crds import (
+    ENDED_STATES,
+    FINAL_PHASES,
+    ComputeNode,
+    ConditionType,
+    Phase,
+    TrainingJob,
+    TrainingJobStatus,
+)
 from cyxwiz_crds.compute_node import Gpu, Outcome, Span
 
+from .clock import seconds_since
 from .speeds import Speeds, speeds_of
 
 _MIB = 2**20
@@ -101,6 +111,19 @@ class JobView:
         if self.status.assignment is None or self.is_final:
             return False
         return execution is None or execution.state not in ENDED_STATES
+
+    def active_s(self, wall: datetime) -> float | None:
+        """Seconds since its first start, without those it was suspended; None before that start."""
+        since_start_s = seconds_since(self.status.first_started_at, wall)
+        return None if since_start_s is None else since_start_s - self.suspended_s(wall)
+
+    def suspended_s(self, wall: datetime) -> float:
+        """Seconds it was suspended so far, a suspension that goes on included."""
+        total_s = float(self.status.suspended_seconds or 0)
+        if self.status.phase == Phase.SUSPENDED:
+            began = (each for each in self.status.conditions if each.type == ConditionType.SUSPENDED)
+            total_s += max(0.0, seconds_since(next((each.last_transition_time for each in began), None), wall) or 0.0)
+        return total_s
 
     @cached_property
     def memory_mib(self) -> int:

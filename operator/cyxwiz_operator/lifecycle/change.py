@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cyxwiz_crds import AttemptRecord, Condition, ConditionType, Phase, RestoreFrom, TrainingJobStatus, upsert
+from cyxwiz_crds import (
+    AttemptRecord,
+    Condition,
+    ConditionType,
+    Phase,
+    RestoreFrom,
+    State,
+    TrainingJobStatus,
+    upsert,
+)
 from cyxwiz_operator.clock import Now
 from cyxwiz_operator.views import JobView
 
@@ -74,6 +83,7 @@ def changed(
         Condition(type=type_, status=value, reason=reason, message=summary, observed_generation=_generation(job))
         for type_, value in wanted.items()
     ]
+    fields |= _ran(job) | _was_suspended(job, phase, now)
     fields |= {
         "phase": phase,
         "reason": reason,
@@ -91,7 +101,7 @@ def released(job: JobView, now: Now, outcome: str, message: str, **fields: Any) 
     """
     assignment = job.status.assignment
     if assignment is None:
-        return fields
+        return {"scheduling": None, **fields}  # a place in the queue that it has no more
     record = AttemptRecord(
         attempt=max(1, job.attempt),
         node=assignment.node,
@@ -171,10 +181,30 @@ def finished(job: JobView, now: Now, *, phase: str, reason: str, summary: str, *
         kept=(ConditionType.SCHEDULED,) if bound_now else (),
         finished_at=now.timestamp,
         retry_at=None,
-        **fields,
+        **({} if bound_now else {"scheduling": None}) | fields,
     )
     note = Note(phase, status.summary or "", warning=phase == Phase.FAILED)
     return StatusChange(job, status, phase.lower(), notes=(note,), outcome=reason if job.status.assignment else None)
+
+
+def _ran(job: JobView) -> dict[str, int]:
+    """The counts with the attempt that ran, said by the first change after its agent's first report."""
+    status, execution = job.status, job.status.execution
+    if status.phase != Phase.BOUND or execution is None or execution.state == State.REJECTED:
+        return {}
+    executions = status.executions or 0
+    if status.assignment is not None and status.assignment.restore_from is not None:
+        return {"executions": executions + 1, "resumes": (status.resumes or 0) + 1}
+    if executions:
+        return {"executions": executions + 1, "restarts": (status.restarts or 0) + 1}
+    return {"executions": 1}
+
+
+def _was_suspended(job: JobView, phase: str, now: Now) -> dict[str, int]:
+    """The time it was suspended, said by the change that ends it."""
+    if job.status.phase != Phase.SUSPENDED or phase == Phase.SUSPENDED:
+        return {}
+    return {"suspended_seconds": round(job.suspended_s(now.wall))}
 
 
 def _generation(job: JobView) -> int | None:

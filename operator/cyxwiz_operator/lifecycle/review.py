@@ -67,9 +67,10 @@ def _cancelled(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
 
 
 def _past_deadline(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
-    """`activeDeadlineSeconds` counts from the first start, over all attempts; not while suspended."""
+    """`activeDeadlineSeconds` counts from the first start, over all attempts and the waits between them, but not the
+    time it was suspended. One that is asked to suspend is left to it."""
     limit = job.job.spec.active_deadline_seconds
-    active = seconds_since(job.status.first_started_at, now.wall)
+    active = job.active_s(now.wall)
     ordered = _order_is(job, Intent.STOP, Failure.DEADLINE_EXCEEDED)
     late = limit is not None and active is not None and active >= limit and not job.job.spec.suspend
     if not (late or ordered):

@@ -90,7 +90,7 @@ def longest_run_s(job: JobView, now: Now) -> float:
     limit_s = job.job.spec.active_deadline_seconds
     if limit_s is None:
         return UNKNOWN_S
-    return max(0.0, limit_s - (seconds_since(job.status.first_started_at, now.wall) or 0.0)) + LATE_S
+    return max(0.0, limit_s - (job.active_s(now.wall) or 0.0)) + LATE_S
 
 
 def _leaving(job: JobView, now: Now) -> tuple[float, bool, bool]:

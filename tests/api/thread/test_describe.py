@@ -14,6 +14,7 @@ import pytest
 from cyxwiz_platform import Platform
 from tests.thread import (
     TRAINS_WITHIN_S,
+    Object,
     apply_and_wait,
     digits,
     endless,
@@ -31,6 +32,10 @@ def described(thread: Platform, name: str) -> str:
     return " ".join(text.split())
 
 
+def has_checkpoint(job: Object) -> bool:
+    return bool(status_of(job).get("execution", {}).get("checkpoint"))
+
+
 @pytest.fixture
 def hasty(thread: Platform) -> Iterator[Platform]:
     """An operator that lets jobs leave as soon as they train."""
@@ -46,7 +51,7 @@ def test_a_waiting_job_says_for_what_and_for_how_long(thread: Platform) -> None:
     apply_and_wait(thread, endless("fills-it", cpus=2, activeDeadlineSeconds=3600), stepping, "training")
     apply_and_wait(thread, digits("waits", cpus=2), phase("Queued"), "Queued")
     thread.wait_for(
-        "trainingjob", "waits", lambda job: status_of(job)["scheduling"].get("estimatedStart"), what="an estimate"
+        "trainingjob", "waits", lambda job: bool(status_of(job)["scheduling"].get("estimatedStart")), what="an estimate"
     )
     text = described(thread, "waits")
     assert "Phase: Queued Reason: NoNodeFree" in text
@@ -59,9 +64,7 @@ def test_a_waiting_job_says_for_what_and_for_how_long(thread: Platform) -> None:
 
 
 def test_a_preempted_job_says_for_whom_it_left_and_that_it_goes_on(hasty: Platform) -> None:
-    apply_and_wait(
-        hasty, endless("patient", cpus=2), lambda job: status_of(job).get("execution", {}).get("checkpoint"), "saved"
-    )
+    apply_and_wait(hasty, endless("patient", cpus=2), has_checkpoint, "saved")
     hasty.apply(endless("urgent", cpus=2, priority=10))
     hasty.wait_for(
         "trainingjob", "patient", lambda job: status_of(job).get("phase") == "Queued", what="Queued again",
@@ -78,7 +81,7 @@ def test_a_job_that_crashed_says_how_and_when_it_is_tried_again(thread: Platform
     running = apply_and_wait(thread, endless("crashes"), stepping, "training")
     for trainer in trainers_of(status_of(running)["assignment"]["id"]):
         os.kill(trainer, signal.SIGKILL)
-    thread.wait_for("trainingjob", "crashes", lambda job: status_of(job).get("retryAt"), what="to be tried again")
+    thread.wait_for("trainingjob", "crashes", lambda job: bool(status_of(job).get("retryAt")), what="to be tried again")
     text = described(thread, "crashes")
     assert "Outcome: Crashed" in text
     assert "was killed by SIGKILL" in text
@@ -87,9 +90,7 @@ def test_a_job_that_crashed_says_how_and_when_it_is_tried_again(thread: Platform
 
 
 def test_a_cancelled_job_says_how_far_it_came_and_where_its_checkpoint_is(thread: Platform) -> None:
-    apply_and_wait(
-        thread, endless("ended"), lambda job: status_of(job).get("execution", {}).get("checkpoint"), "a checkpoint"
-    )
+    apply_and_wait(thread, endless("ended"), has_checkpoint, "a checkpoint")
     thread.cluster.run_kubectl("patch", "tj", "ended", "--type=merge", "-p", '{"spec":{"cancel":true}}')
     thread.wait_for("trainingjob", "ended", finished, what="a final phase")
     text = described(thread, "ended")

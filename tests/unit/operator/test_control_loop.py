@@ -278,3 +278,29 @@ async def test_a_burst_is_bound_over_several_passes() -> None:
         await world.loop.one_pass()
         assert world.cluster.writes["bind"] == bound
         assert world.watched.bell.is_set() is (bound < 5)
+
+
+async def test_only_the_first_of_the_queue_are_told_news_of_their_wait() -> None:
+    filler = make_bound_job("filler", cpus=8, execution={"state": "Running"})
+    queue = [make_job(f"job-{number}", cpus=8, age_s=100 - number) for number in range(6)]
+    world = World(filler, *queue, nodes=(make_node(cpus=8),), explained_jobs=4)
+    await world.loop.one_pass()
+    world.echo()
+    assert world.cluster.writes["status"] == 6, "everyone is told once that it waits, and why"
+    world.cluster.jobs.pop(queue[0].uid)
+    world.watched.drop_job(queue[0].uid)
+    world.now = later(61)
+    await world.loop.one_pass()
+    assert world.cluster.writes["explain"] == 4, "five have moved up, the first four are told"
+
+
+async def test_a_node_that_shrinks_under_its_jobs_keeps_them_and_takes_no_more() -> None:
+    jobs = [make_bound_job(f"job-{number}", cpus=3, execution={"state": "Running"}) for number in range(2)]
+    world = World(*jobs, nodes=(make_node(cpus=8, maxConcurrentJobs=4),))
+    await world.loop.one_pass()
+    world.watched.put_node(make_node(cpus=4, maxConcurrentJobs=1))
+    world.create(make_job("another"))
+    await world.loop.one_pass()
+    assert [world.job(f"job-{number}").status.phase for number in range(2)] == ["Running", "Running"]
+    assert world.job("another").status.reason == "NoNodeFree"
+    assert "node-a runs its largest number of jobs" in (world.job("another").status.summary or "")

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from cyxwiz_crds import FINAL_PHASES, TrainingJobStatus
-from cyxwiz_operator.lifecycle import review
+from cyxwiz_operator.lifecycle import StatusChange, queued, review
+from cyxwiz_operator.scheduling.planning import Waiting
 from cyxwiz_operator.views import JobView, Liveness
 
-from .builders import NOW, ago, later, make_bound_job, make_job, truth, written
+from .builders import NOW, ago, later, make_bound_job, make_job, reported, truth, written
 
 
 class Row(NamedTuple):
@@ -223,3 +224,62 @@ def test_the_summary_of_a_good_end_says_what_it_gave() -> None:
     assert change.status.summary == (
         "Trained 5 epochs in 4 s on node-a (Warm): validation accuracy 0.9722. Model 93 KB, sha256 1f2e1f2e1f2e1f2e…"
     )
+
+
+def test_executions_resumes_and_restarts_are_counted_apart_and_each_attempt_once() -> None:
+    source = {"attempt": 1, "step": 400, "digest": "d", "uri": "node://node-a/x/step-400"}
+    first = review(make_bound_job(execution=RUNNING, status={"phase": "Bound"}), ONLINE, NOW)
+    assert first is not None
+    assert counts(first) == (1, None, None)
+    ended = review(reported(first.after, state="Failed", reason="Crashed"), ONLINE, NOW)
+    assert ended is not None
+    assert counts(ended) == (1, None, None), "counted when it began to run"
+
+    anew = make_bound_job(attempt=2, execution=RUNNING, status={"phase": "Bound", "executions": 1})
+    again = review(anew, ONLINE, NOW)
+    assert again is not None
+    assert counts(again) == (2, None, 1)
+    status = {"phase": "Bound", "executions": 1}
+    resumed = make_bound_job(attempt=2, execution=RUNNING, assignment={"restoreFrom": source}, status=status)
+    on = review(resumed, ONLINE, NOW)
+    assert on is not None
+    assert counts(on) == (2, 1, None)
+
+
+def test_an_attempt_that_is_over_before_it_was_seen_running_is_counted_and_a_refused_one_is_not() -> None:
+    quick = review(make_bound_job(execution={"state": "Succeeded"}, status={"phase": "Bound"}), ONLINE, NOW)
+    refused = review(make_bound_job(execution={"state": "Rejected"}, status={"phase": "Bound"}), ONLINE, NOW)
+    lost = review(make_bound_job(), FENCED, NOW)
+    assert quick is not None
+    assert refused is not None
+    assert lost is not None
+    assert [counts(change) for change in (quick, refused, lost)] == [(1, None, None), (None,) * 3, (None,) * 3]
+
+
+def counts(change: StatusChange) -> tuple[int | None, int | None, int | None]:
+    return (change.status.executions, change.status.resumes, change.status.restarts)
+
+
+def test_the_time_it_was_suspended_does_not_bring_its_deadline_nearer() -> None:
+    suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": ago(500)}
+    status = {"phase": "Suspended", "firstStartedAt": ago(540), "conditions": [suspended]}
+    resumed = make_job(status=status, activeDeadlineSeconds=60)
+    assert resumed.active_s(NOW.wall) == 40
+    assert review(resumed, UNSURE, NOW) is None, "it ran 40 s, and may run 20 more"
+    waiting = queued(resumed, Waiting(resumed, 1, "NoNodeFree", "full"), NOW)
+    assert waiting is not None
+    assert waiting.status.suspended_seconds == 500
+    assert waiting.after.active_s(later(19).wall) == 59
+    assert review(written(waiting), UNSURE, later(19)) is None
+    late = review(written(waiting), UNSURE, later(20))
+    assert late is not None
+    assert late.status.reason == "DeadlineExceeded"
+
+
+@pytest.mark.parametrize("wish", [{"suspend": True}, {"cancel": True}])
+def test_who_leaves_the_queue_has_no_place_in_it_any_more(wish: dict[str, Any]) -> None:
+    scheduling = {"position": 3, "holds": "node-a", "estimatedStart": ago(-60)}
+    status = {"phase": "Queued", "reason": "NoNodeFree", "scheduling": scheduling}
+    change = review(make_job(status=status, **wish), UNSURE, NOW)
+    assert change is not None
+    assert change.status.scheduling is None
