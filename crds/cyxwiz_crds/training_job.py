@@ -301,6 +301,8 @@ class Assignment(Model):
     """The order to the agent: Run, Yield (checkpoint and leave) or Stop."""
     reason: Word | None = None
     """Why the intent is not Run."""
+    message: Line | None = None
+    """The same in words, such as for whom it is to leave."""
     grace_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
     """Seconds the job has to leave."""
     ordered_at: Timestamp | None = None

@@ -130,8 +130,13 @@ def newest_checkpoint(job: JobView) -> RestoreFrom | None:
     return RestoreFrom(attempt=max(1, job.attempt), step=checkpoint.step, digest=checkpoint.digest, uri=checkpoint.uri)
 
 
-def waiting_again(job: JobView, now: Now, *, outcome: str, message: str, reason: str, **fields: Any) -> StatusChange:
-    """The attempt is over and the job waits for another, or stays away while it is suspended."""
+def waiting_again(
+    job: JobView, now: Now, *, outcome: str, message: str, reason: str, record: str | None = None, **fields: Any
+) -> StatusChange:
+    """The attempt is over and the job waits for another, or stays away while it is suspended.
+
+    `record` is what its history says, where that is not all of `message`.
+    """
     if job.job.spec.suspend:
         return suspended(job, now, outcome=outcome, message=message, **fields)
     status = changed(
@@ -141,7 +146,7 @@ def waiting_again(job: JobView, now: Now, *, outcome: str, message: str, reason:
         reason=reason,
         summary=message,
         false=(ConditionType.SCHEDULED,),
-        **released(job, now, outcome, message, **fields),
+        **released(job, now, outcome, record or message, **fields),
     )
     note = Note("Retrying", clip(message), warning=True)
     return StatusChange(job, status, "released", notes=(note,), outcome=outcome)

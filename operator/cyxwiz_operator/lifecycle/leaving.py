@@ -6,7 +6,7 @@ from cyxwiz_crds import ConditionType, Failure, Intent, Phase, Reason
 from cyxwiz_operator.clock import Now
 from cyxwiz_operator.views import JobView
 
-from .change import Note, StatusChange, changed, clip, waiting_again
+from .change import LINE, Note, StatusChange, changed, clip, waiting_again
 
 GRACE_S = 30
 OUTCOMES = {Reason.PREEMPTED: Failure.PREEMPTED, Reason.DRAINING: Failure.EVICTED}
@@ -19,6 +19,7 @@ def told_to(job: JobView, now: Now, intent: str, reason: str, summary: str) -> S
     if assignment is None or assignment.intent == intent or assignment.intent == Intent.STOP:
         return None
     update = {"intent": intent, "reason": reason, "grace_seconds": GRACE_S, "ordered_at": now.timestamp}
+    update |= {"message": clip(summary.partition(":")[0], LINE)}
     started = job.status.first_started_at or (job.status.execution and job.status.execution.started_at)
     status = changed(
         job,
@@ -55,6 +56,8 @@ def left_as_told(job: JobView, now: Now) -> StatusChange:
     checkpoint = execution.checkpoint if execution else None
     saved = f"with a checkpoint at step {checkpoint.step}" if checkpoint else "without a checkpoint"
     node = assignment.node if assignment else "its node"
-    message = f"{reason}: left {node} {saved}. Goes on as soon as there is a place."
-    change = waiting_again(job, now, outcome=OUTCOMES[reason], message=message, reason=reason)
+    why = (assignment and assignment.message) or reason
+    left = f"{why}: left {node} {saved}."
+    message = f"{left} Goes on as soon as there is a place."
+    change = waiting_again(job, now, outcome=OUTCOMES[reason], message=message, record=left, reason=reason)
     return StatusChange(job, change.status, change.what, outcome=change.outcome)

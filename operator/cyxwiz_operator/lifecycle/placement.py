@@ -8,6 +8,7 @@ from cyxwiz_operator.clock import Now, after, parse, seconds_since
 from cyxwiz_operator.scheduling.planning import Placement, Waiting
 from cyxwiz_operator.views import JobView
 
+from . import words
 from .change import LINE, Note, StatusChange, changed, clip, finished
 
 ESTIMATE_SLACK_S = 30.0
@@ -56,7 +57,10 @@ def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
 
 def queued(job: JobView, waiting: Waiting, now: Now) -> StatusChange | None:
     """The job waits and says why; None when that is what its status says already."""
-    summary = f"Position {waiting.position}. {waiting.message}"
+    start = _estimated_start(job, waiting, now)
+    summary = words.waiting(job, waiting.position, waiting.message, start)
+    # While it backs off no node was asked.
+    rejected = None if waiting.reason == Reason.BACKING_OFF else waiting.why or waiting.message
     status = changed(
         job,
         now,
@@ -67,9 +71,9 @@ def queued(job: JobView, waiting: Waiting, now: Now) -> StatusChange | None:
         scheduling=Scheduling(
             position=waiting.position,
             holds=waiting.holds,
-            estimated_start=_estimated_start(job, waiting, now),
+            estimated_start=start,
             confidence=waiting.estimate.confidence if waiting.estimate else None,
-            rejected=clip(waiting.message),
+            rejected=clip(rejected) if rejected else None,
         ),
     )
     return None if status == job.status else StatusChange(job, status, "queued")

@@ -198,7 +198,14 @@ def _failed(job: JobView, failure: str, message: str, now: Now) -> StatusChange:
     if not verdict.gives_up:
         summary = words.retry(failure, message, verdict.retry_at)
         return waiting_again(
-            job, now, outcome=failure, message=summary, reason=Reason.RETRYING, retry_at=verdict.retry_at, **counts
+            job,
+            now,
+            outcome=failure,
+            message=summary,
+            record=message or failure,
+            reason=Reason.RETRYING,
+            retry_at=verdict.retry_at,
+            **counts,
         )
     where = f" on {job.status.assignment.node}" if job.status.assignment else ""
     reason, summary = failure, f"{failure}{where}: {message}"

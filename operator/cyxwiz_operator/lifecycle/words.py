@@ -77,19 +77,40 @@ def how_far(job: JobView) -> str:
     execution = job.status.execution
     progress = execution.progress if execution else None
     parts: list[str] = []
-    if progress and progress.epochs:
-        parts.append(f"Epoch {progress.epochs}, step {progress.step or 0}.")
     checkpoint = execution.checkpoint if execution else None
+    if progress and progress.epochs:
+        # A checkpoint can be newer than the newest progress.
+        step = max(progress.step or 0, checkpoint.step if checkpoint else 0)
+        parts.append(f"Epoch {progress.epochs}, step {step}.")
     parts.append(f"Last checkpoint: step {checkpoint.step}." if checkpoint else "Last checkpoint: none.")
     return " ".join(parts)
 
 
+def waiting(job: JobView, position: int, why: str, start: str | None) -> str:
+    """Position 2. 0/3 nodes have room: … Expected to start about 2026-01-01T00:14:00Z. Attempt 1 on node-a ended as
+    Crashed: The trainer was killed by SIGKILL. Goes on from step 57. 1 of 3 retries used."""
+    parts = [f"Position {position}. {why}"]
+    if start:
+        parts.append(f"Expected to start about {start}.")
+    status = job.status
+    if status.history:
+        last = status.history[-1]
+        said = last.message.rstrip(".")
+        how = f": {said}" if said.startswith(last.outcome) else f" as {last.outcome}{said and f': {said}'}"
+        parts.append(f"Attempt {last.attempt} on {last.node} ended{how}.")
+        if status.restore_from is not None:
+            parts.append(f"Goes on from step {status.restore_from.step}.")
+    if status.failures:
+        parts.append(f"{status.failures} of {job.job.spec.backoff_limit} retries used.")
+    return " ".join(parts)
+
+
 def retry(failure: str, message: str, retry_at: str | None) -> str:
-    """Crashed: exit status 1. Tried again after 2026-01-01T00:00:10Z."""
+    """Crashed: exit status 1. Will be tried again after 2026-01-01T00:00:10Z."""
     text = f"{failure}: {message}".rstrip()
     if not text.endswith((".", "!", "?", "…")):
         text += "."
-    return f"{text} Tried again {f'after {retry_at}' if retry_at else 'as soon as there is a place'}."
+    return f"{text} Will be tried again {f'after {retry_at}' if retry_at else 'as soon as there is a place'}."
 
 
 def _epochs(job: JobView) -> int:

@@ -197,7 +197,8 @@ class _Planner:
         )
 
     def _backing_off(self, job: JobView) -> Waiting:
-        return Waiting(job, len(self._waiting) + 1, Reason.BACKING_OFF, _last_failure(job))
+        message = f"Will be tried again after {job.status.retry_at}."
+        return Waiting(job, len(self._waiting) + 1, Reason.BACKING_OFF, message)
 
     def _waiting_for_weights(self, job: JobView, source: Missing) -> Waiting:
         return Waiting(job, len(self._waiting) + 1, Reason.WAITING_FOR_WEIGHTS, source.message)
@@ -265,9 +266,3 @@ def _one_node(reason: str, words: str, nodes: NodeTable, row: int) -> str:
             )
         case _:
             return words.removeprefix("1 ")
-
-
-def _last_failure(job: JobView) -> str:
-    history, retry_at = job.status.history, job.status.retry_at
-    last = f" Attempt {history[-1].attempt} ended as {history[-1].outcome}." if history else ""
-    return f"Tried again after {retry_at}.{last}"

@@ -103,5 +103,6 @@ def _leaving(job: JobView, now: Now) -> tuple[float, bool, bool]:
     progress = execution.progress if execution else None
     limit_s = longest_run_s(job, now)
     if progress is not None and progress.remaining_seconds is not None:
-        return min(float(progress.remaining_seconds), limit_s), True, False
+        remaining_s = float(progress.remaining_seconds)
+        return min(remaining_s, limit_s), remaining_s <= limit_s, False
     return limit_s, False, False

@@ -60,7 +60,8 @@ def test_a_waiting_job_says_for_what_and_for_how_long(thread: Platform) -> None:
         in text
     )
     assert "The next place on node-a is kept for it" in text
-    assert "Estimated Start: 20" in text
+    assert "Expected to start about 20" in text
+    assert "Confidence: Low" in text, "it rests on the other's deadline"
 
 
 def test_a_preempted_job_says_for_whom_it_left_and_that_it_goes_on(hasty: Platform) -> None:
@@ -72,7 +73,7 @@ def test_a_preempted_job_says_for_whom_it_left_and_that_it_goes_on(hasty: Platfo
     )  # fmt: skip
     text = described(hasty, "patient")
     assert "Outcome: Preempted" in text
-    assert "Preempted by default/urgent (priority 10)" in text
+    assert "ended: Preempted by default/urgent (priority 10): left node-a with a checkpoint at step" in text
     assert "Position 1." in text
     assert "Restore From:" in text
 
@@ -83,9 +84,10 @@ def test_a_job_that_crashed_says_how_and_when_it_is_tried_again(thread: Platform
         os.kill(trainer, signal.SIGKILL)
     thread.wait_for("trainingjob", "crashes", lambda job: bool(status_of(job).get("retryAt")), what="to be tried again")
     text = described(thread, "crashes")
-    assert "Outcome: Crashed" in text
+    assert "ended as Crashed: The trainer was killed by SIGKILL" in text
     assert "was killed by SIGKILL" in text
-    assert "Tried again after 20" in text
+    assert "Will be tried again after 20" in text
+    assert "1 of 3 retries used" in text
     assert "Failures: 1" in text
 
 

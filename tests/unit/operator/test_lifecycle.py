@@ -283,3 +283,25 @@ def test_who_leaves_the_queue_has_no_place_in_it_any_more(wish: dict[str, Any]) 
     change = review(make_job(status=status, **wish), UNSURE, NOW)
     assert change is not None
     assert change.status.scheduling is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message", "words"),
+    [
+        ("Crashed", "The trainer was killed by SIGKILL.",
+         "Attempt 1 on node-a ended as Crashed: The trainer was killed by SIGKILL. Goes on from step 57."),
+        ("Preempted", "Preempted by team-b/gpt (priority 10): left node-a with a checkpoint at step 57.",
+         "Attempt 1 on node-a ended: Preempted by team-b/gpt (priority 10): left node-a with a checkpoint at step 57."),
+        ("Suspended", "", "Attempt 1 on node-a ended as Suspended."),
+    ],
+)  # fmt: skip  # a table
+def test_one_that_waits_again_says_why_its_last_attempt_ended(outcome: str, message: str, words: str) -> None:
+    record = {"attempt": 1, "node": "node-a", "outcome": outcome, "message": message, "endedAt": ago(0)}
+    source = {"attempt": 1, "step": 57, "digest": "d", "uri": "node://node-a/x"}
+    job = make_job(status={"attempt": 1, "history": [record], "restoreFrom": source, "failures": 2})
+    change = queued(job, Waiting(job, 4, "NoNodeFree", "0/2 nodes have room: 2 are offline."), NOW)
+    assert change is not None
+    assert change.status.summary is not None
+    assert change.status.summary.startswith("Position 4. 0/2 nodes have room: 2 are offline. ")
+    assert words in change.status.summary
+    assert change.status.summary.endswith("Goes on from step 57. 2 of 3 retries used.")
