@@ -24,7 +24,7 @@ def thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         platform.start_operator()
         platform.wait_machines()
         for name in platform.machines:
-            platform.wait_for("computenode", name, is_online, what="Online with trainers", within_s=120)
+            platform.wait_for("computenode", name, is_online, what="Online with trainers", within_s=300)
         yield platform
 
 
