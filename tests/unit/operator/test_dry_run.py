@@ -86,7 +86,7 @@ def test_one_that_would_wait_says_at_which_position_and_why() -> None:
 
 
 def test_one_that_no_node_could_run_says_so() -> None:
-    (change,) = decided(make_job(gpus=9, dryRun=True), nodes=(make_node(gpus=1),)).changes
+    (change,) = decided(make_job(gpus=8, dryRun=True), nodes=(make_node(gpus=1),)).changes
     assert (change.status.phase, change.status.reason) == ("Succeeded", "NoNodeFits")
     assert "could not start. 0/1 nodes fit" in (change.status.summary or "")
 
