@@ -14,6 +14,7 @@ from typing import IO
 
 from cyxwiz_crds import size_bytes
 from cyxwiz_kube import Kube, Unavailable
+from cyxwiz_protocol.volumes import Volumes, read_volumes
 
 from .address import Address
 from .agent import Agent
@@ -41,6 +42,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--max-jobs", type=int, default=16, help="most jobs at a time (default: %(default)s)")
     result.add_argument("--port", type=int, default=0, help="port of /healthz, /readyz, /metrics (default: a free one)")
     result.add_argument(
+        "--volumes",
+        type=_volumes,
+        default=Volumes(),
+        metavar="FILE",
+        help="named folders behind volume://name/path, and whose jobs may use them, as JSON (default: none)",
+    )
+    result.add_argument(
         "--logs",
         type=Address.parse,
         metavar="ADDRESS:PORT",
@@ -54,6 +62,13 @@ def _size(text: str) -> int:
         return size_bytes(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _volumes(text: str) -> Volumes:
+    try:
+        return read_volumes(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         memory_bytes=arguments.memory,
         max_jobs=arguments.max_jobs,
         port=arguments.port,
+        volumes=arguments.volumes,
         logs=arguments.logs,
     )
     try:

@@ -63,6 +63,7 @@ class Agent:
         self._node = Node(
             name=settings.node,
             state=settings.state,
+            volumes=settings.volumes,
             kube=kube,
             lease=self._lease,
             runner=self._runner,

@@ -11,8 +11,10 @@ from cyxwiz_crds import Control, TrainingJob
 from cyxwiz_crds.artifacts import InitialWeights
 from cyxwiz_crds.training_job import RestoreFrom
 from cyxwiz_protocol.job_folder import JobFolder, Tail, open_inside, open_regular, write_json
+from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import Record, parse_record
+from cyxwiz_protocol.volumes import Volumes
 
 from .ending import LOG_LINES_SHOWN
 
@@ -41,8 +43,11 @@ class AttemptFiles:
             if record is not None:
                 yield record
 
-    def write_order(self, job: TrainingJob, *, simulated: bool) -> None:
-        """job.json says what the job's present assignment asks for. On `simulated` GPUs it trains on the CPU."""
+    def write_order(self, job: TrainingJob, *, simulated: bool, volumes: Volumes) -> None:
+        """job.json says what the job's present assignment asks for. On `simulated` GPUs it trains on the CPU.
+
+        Of `volumes` it learns the one that it names, where its namespace may use that.
+        """
         assignment = job.status.assignment
         assert assignment is not None
         self._folder.path.mkdir(parents=True, exist_ok=True)
@@ -59,6 +64,7 @@ class AttemptFiles:
             spec=spec,
             gpus=gpus,
             ranks=max(1, len(assignment.gpus)),
+            volumes=_usable(volumes, spec.dataset.uri, job.metadata.namespace),
             restore_from=self._restore_folder(assignment.restore_from),
             init_from=str(self._folder.initial) if assignment.init_from else None,
         )
@@ -113,3 +119,13 @@ class AttemptFiles:
         except OSError:
             return ""
         return " | ".join(line.strip() for line in lines if line.strip())[-_LONGEST_LOG_TAIL:]
+
+
+def _usable(volumes: Volumes, uri: str, namespace: str) -> dict[str, str]:
+    """The folder of the volume that `uri` names; nothing where it names none, or one that is not theirs."""
+    try:
+        location = parse_location(uri)
+    except BadLocation:  # the trainer says what is wrong with it
+        return {}
+    volume = volumes.named(location.authority) if location.scheme == "volume" else None
+    return {volume.name: volume.path} if volume is not None and volume.is_open_to(namespace) else {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyxwiz_kube import Kube
+from cyxwiz_protocol.volumes import Volumes
 
 from .admission import Capacity
 from .devices import Devices
@@ -23,6 +24,8 @@ class Node:
     name: str
     state: Path
     """The node's state folder."""
+    volumes: Volumes
+    """Named folders that jobs may read, by namespace."""
     kube: Kube
     lease: NodeLease
     runner: RunnerClient

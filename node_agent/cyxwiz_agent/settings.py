@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from cyxwiz_protocol.volumes import Volumes
 
 from .address import Address
 
@@ -35,6 +37,8 @@ class Settings:
     """Most jobs at a time."""
     port: int = 0
     """Port for /healthz, /readyz and /metrics; 0 picks a free one."""
+    volumes: Volumes = field(default_factory=Volumes)
+    """Named folders behind volume://name/path."""
     logs: Address | None = None
     """Where job logs are served; None: nowhere."""
 

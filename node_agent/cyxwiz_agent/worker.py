@@ -156,7 +156,7 @@ class Worker:
             return
         if not await self._has_weights(self.job):
             return
-        self._files.write_order(self.job, simulated=self._node.devices().simulated)
+        self._files.write_order(self.job, simulated=self._node.devices().simulated, volumes=self._node.volumes)
         self._handed_control = self.job.spec.control.generation if self.job.spec.control else 0
         answer = await self._runner.run(self._request(self.job))
         if answer.ok:

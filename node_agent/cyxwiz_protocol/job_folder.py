@@ -8,6 +8,7 @@
         trainer.log     what the job's processes print
         shape.json      what its steps were like, for the rehearsals of later trainers
         exit.json       how its processes ended; only the runner writes it, last
+        inputs/         links to what was fetched for it, and index.json; written by the runner
         checkpoints/    step-<n>/ each with state.safetensors and state.json
         model/          model.safetensors, config.json
         initial.safetensors  the weights to start from, where the agent has brought them
@@ -75,6 +76,10 @@ class JobFolder:
     @property
     def exit(self) -> Path:
         return self.path / "exit.json"
+
+    @property
+    def inputs(self) -> Path:
+        return self.path / "inputs"
 
     @property
     def checkpoints(self) -> Path:

@@ -128,9 +128,10 @@ def _https(scheme: str, rest: str) -> Location:
     for part in path.split("/"):
         if unquote_to_bytes(part) in (b".", b".."):
             raise BadLocation(". and .. are not allowed in the path")
+    host = _host_and_port(authority)
     if not path.strip("/"):
         raise BadLocation("it names a host and no file")
-    return Location(scheme, _host_and_port(authority), path, query)
+    return Location(scheme, host, path, query)
 
 
 def _host_and_port(authority: str) -> str:
@@ -206,8 +207,8 @@ def _shown(uri: str) -> str:
     scheme, separator, rest = head.partition("://")
     authority, slash, path = rest.partition("/")
     if "@" in authority:
-        authority = f"…@{authority.rpartition('@')[2]}"
-    text = f"{scheme}{separator}{authority}{slash}{path}{'?…' if question else ''}"
+        authority = f"***@{authority.rpartition('@')[2]}"
+    text = f"{scheme}{separator}{authority}{slash}{path}{'?***' if question else ''}"
     return f"'{text[:200].encode('ascii', 'backslashreplace').decode()}'".translate(_ESCAPED)
 
 

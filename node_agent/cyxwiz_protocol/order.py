@@ -22,6 +22,8 @@ class JobOrder(Model):
     """UUIDs of the GPUs to train on; empty means the CPU."""
     ranks: Annotated[int, Field(ge=1)] = 1
     """Processes to train in, each with an equal part of every batch: one per GPU. Without GPUs they share the CPU."""
+    volumes: dict[str, str] = {}
+    """Folders of the volumes that the job names and may use, by name."""
     restore_from: str | None = None
     """Folder of the checkpoint to go on from, on this machine."""
     init_from: str | None = None

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     warm_gpus=tuple(options.warm_gpu),
                     cpus=options.cpus,
                     data_root=options.data_root,
+                    remote=options.remote,
                     memory_bytes=options.memory,
                     mps_command=options.mps_command,
                     grace_s=options.grace,
@@ -85,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data-root", metavar="DIR", type=_folder, help="where data sets lie; trainers see it as CYXWIZ_DATA_ROOT"
+    )
+    parser.add_argument(
+        "--remote",
+        metavar="FILE",
+        type=_folder,
+        help="what may be fetched over the network, as JSON: cache size, allowed hosts, object stores with their"
+        " credentials (default: public data, a cache of 50Gi)",
     )
     parser.add_argument(
         "--memory",

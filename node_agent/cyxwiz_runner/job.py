@@ -12,10 +12,11 @@ from collections.abc import Callable
 from cyxwiz_crds import size_text
 from cyxwiz_protocol.clock import boottime
 from cyxwiz_protocol.job_folder import JobFolder
-from cyxwiz_protocol.records import ExitRecord, StartFacts
+from cyxwiz_protocol.records import ExitCode, ExitRecord, StartFacts
 from cyxwiz_protocol.runner_api import JobProcess
 
 from .attempts import Attempt, Seen, advance, look_again_after, stopped
+from .fetching import NotFetched, drop_inputs, tell
 from .job_files import open_to_append
 from .journal import write_exit
 from .output import Follower
@@ -171,17 +172,23 @@ class Job:
             await trainer.clear()
             self._means.shapes.remember(self.folder)
         await self._means.sharing.leave(self.id)
+        drop_inputs(self.folder)
+        unfetched = self._unfetched()
         record = ExitRecord(
             assignment_id=self.id,
             cause=cause,
-            exit_code=trainer.exit_code if trainer else None,
+            exit_code=trainer.exit_code if trainer else ExitCode.FAILED if unfetched else None,
             signal=trainer.signal if trainer else None,
             started_at=self._start.began_at,
             ended_at=time.time(),
             start=self.start,
             memory_peak_bytes=self._memory_peak,
         )
-        if cause == "StartFailed" and self._starting is not None:
+        if unfetched is not None:
+            with contextlib.suppress(OSError):
+                tell(self.folder, unfetched)
+            self._note(str(unfetched))
+        elif cause == "StartFailed" and self._starting is not None:
             self._note(f"the trainer did not start: {self._starting.exception()}")
         if cause == "OutOfHostMemory":
             used, asked = size_text(self._memory_peak or 0), size_text(self.attempt.request.memory_bytes)
@@ -202,6 +209,13 @@ class Job:
             *(self.attempt.request.key, self.id, cause, record.exit_code, record.signal),
         )
         self._means.on_change()
+
+    def _unfetched(self) -> NotFetched | None:
+        """Why the job has no data; None when that was not what ended it."""
+        if self.attempt.cause != "StartFailed" or self._starting is None or self._starting.cancelled():
+            return None
+        failure = self._starting.exception()
+        return failure if isinstance(failure, NotFetched) else None
 
     def _log_change(self, before: Attempt) -> None:
         attempt = self.attempt

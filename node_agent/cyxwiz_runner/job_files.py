@@ -50,7 +50,7 @@ def let_read(folder: JobFolder, uid: int) -> None:
 
 def hand_over(folder: JobFolder, uid: int) -> Steps:
     """The trainer of `uid` may work in the folder, and owns what an earlier trainer of the attempt made there."""
-    kept = {folder.order, folder.control, folder.deadline, folder.exit}
+    kept = {folder.order, folder.control, folder.deadline, folder.exit, folder.inputs}
     for path in folder.path.iterdir():
         if path not in kept:
             yield from _give(path, uid, uid)

@@ -16,6 +16,7 @@ from pathlib import Path
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.runner_api import Snapshot
 
+from .fetching import Fetcher, drop_inputs
 from .job_files import hand_back, is_lent
 from .jobs import Jobs
 from .journal import Journal, end_leftovers, settle
@@ -46,6 +47,8 @@ class Options:
     cpus: int = 1
     """Threads a warm trainer begins with."""
     data_root: Path | None = None
+    remote: Path | None = None
+    """The administrator's file of stores and limits (cyxwiz_store.config)."""
     memory_bytes: int | None = None
     """What the node lends to jobs, where that is less than the container or the machine has."""
     mps_command: Sequence[str] | None = None
@@ -79,12 +82,13 @@ async def serve(state: State, options: Options) -> None:
     changes = Changes()
     sharing = Sharing(_mps(state, options.mps_command, living))
     spawner = Spawner(state.instance, state.spawns, options.trainer_command, options.data_root, living, uids)
+    fetcher = Fetcher(state.cache, options.remote, state.instance, living, uids.take() if uids else None)
     async with (
         asyncio.TaskGroup() as tasks
     ):  # a bug in any part ends the runner, and the jobs with it: no fence, no job
         shapes = Shapes(state.shapes)
         pool = Pool(spawner, options.wanted(), options.cpus, shapes, tasks, changes.tell)
-        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, shapes, tasks, changes.tell))
+        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, shapes, fetcher, tasks, changes.tell))
         jobs.remember(ended)
         server = Server(jobs, lambda: _snapshot(state, jobs, pool, isolation, sharing.way), changes)
         watches = [
@@ -130,6 +134,8 @@ def _separate(state: State, uids: range | None, program: str) -> tuple[Uids | No
 
 async def _clear_up(state: State, uids: Uids | None) -> None:
     """Nothing is lent or left over from an earlier runner. What resists is told and left."""
+    for path in (state.path / "jobs").iterdir():
+        drop_inputs(JobFolder(path))
     leftovers = [remove_tree(home) for home in state.spawns.iterdir()]
     if os.geteuid() == 0:
         folders = [JobFolder(path) for path in (state.path / "jobs").iterdir() if path.is_dir()]

@@ -13,6 +13,7 @@ from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.records import StartFacts
 from cyxwiz_protocol.runner_api import RunRequest
 
+from .fetching import Fetcher
 from .journal import Journal
 from .pool import Pool, Spawns
 from .shapes import Shapes
@@ -30,6 +31,7 @@ class Means:
     pool: Pool
     sharing: Sharing
     shapes: Shapes
+    fetcher: Fetcher
     tasks: asyncio.TaskGroup
     on_change: Callable[[], None]
 
@@ -61,6 +63,8 @@ class Start:
 
     async def run(self) -> None:
         """A trainer has answered that it begins. Raises StartFailed, OSError; what came of it is still to be ended."""
+        if await self._means.fetcher.fetch(self._folder):
+            self._heard_at = time.monotonic()  # waiting for data is no part of a start
         gpus, pool = self._request.gpus, self._means.pool
         share = await self._share()
         warm = None if share and share.environment else pool.take(gpus)

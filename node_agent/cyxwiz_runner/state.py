@@ -45,6 +45,11 @@ class State:
         """What jobs here have trained."""
         return self.path / "runner" / "shapes.json"
 
+    @property
+    def cache(self) -> Path:
+        """Files from the network; beside the jobs, which hold links to them."""
+        return self.path / "cache"
+
     def let_through(self) -> None:
         """Other uids get through to the folders that are theirs; they cannot list what lies on the way."""
         for folder in (self.path, self.path / "jobs", self.path / "runner", self.spawns):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cyxwiz_crds import TrainingJobSpec
+from cyxwiz_protocol.fetching import Fetched, read_inputs
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
@@ -103,7 +104,7 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
     parts = None
     try:
         with ranks.first_goes_ahead():
-            dataset = data.load(spec, data.data_root())
+            dataset = data.load(spec, data.data_root(), _volumes(order), _inputs(folder))
         parts = Parts.of(spec, dataset, where, ranks, initial)
         ranks.reseed(spec.hyperparameters.seed)
         fence.wait()
@@ -245,6 +246,17 @@ class Parts:
             stop=stop,
             ranks=ranks,
         )
+
+
+def _volumes(order: JobOrder) -> dict[str, Path]:
+    return {name: Path(path) for name, path in order.volumes.items()}
+
+
+def _inputs(folder: JobFolder) -> dict[str, Fetched]:
+    try:
+        return read_inputs(folder.inputs)
+    except FileNotFoundError:
+        return {}
 
 
 def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> None:

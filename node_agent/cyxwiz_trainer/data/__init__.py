@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cyxwiz_crds import TrainingJobSpec
+from cyxwiz_protocol.fetching import Fetched
 from cyxwiz_trainer import plugins
 from cyxwiz_trainer.failures import UserError, unknown
 
@@ -20,7 +21,11 @@ DATA_ROOT_VARIABLE = "CYXWIZ_DATA_ROOT"
 SCHEMES: dict[str, Callable[[Request], Dataset]] = {
     "builtin": builtin.load,
     "file": files.load,
+    "gs": files.load,
+    "https": files.load,
     "mock": mock.load,
+    "s3": files.load,
+    "volume": files.load,
 }
 
 
@@ -30,12 +35,18 @@ def data_root() -> Path | None:
     return Path(value) if value else None
 
 
-def load(spec: TrainingJobSpec, root: Path | None) -> Dataset:
-    """The data of `spec`, checked and split. Raises UserError that says what is wrong and what to do."""
-    scheme, separator, name = spec.dataset.uri.partition("://")
-    if not separator:
-        raise UserError(f"dataset.uri {spec.dataset.uri[:200]!r} has no scheme: write builtin://digits, for example")
-    dataset = _reader(scheme)(Request.of(spec, name, root))
+def load(
+    spec: TrainingJobSpec,
+    root: Path | None,
+    volumes: Mapping[str, Path] | None = None,
+    inputs: Mapping[str, Fetched] | None = None,
+) -> Dataset:
+    """The data of `spec`, checked and split. Raises UserError that says what is wrong and what to do.
+
+    `volumes` are the folders that the job may use, by name; `inputs` what was fetched for it, by uri.
+    """
+    request = Request.of(spec, root, volumes, inputs)
+    dataset = _reader(request.location.scheme)(request)
     if spec.task not in ("auto", dataset.task):
         raise UserError(f"this data is for task: {dataset.task}, and the job says {spec.task}: set task: auto")
     return dataset

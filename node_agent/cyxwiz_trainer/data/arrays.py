@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -42,12 +43,13 @@ def read_npy(stream: IO[bytes], size_bytes: int, what: str) -> NDArray[Any]:
     Raises UserError, or EOFError and ValueError for what is no .npy file.
     """
     version = npy.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = npy.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = npy.read_array_header_2_0(stream)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise UserError(f"{what} has .npy version {version[0]}.{version[1]}: save plain numbers")
+    try:
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (SyntaxError, TokenError, RecursionError, MemoryError) as error:  # numpy parses it as Python's literals
+        raise ValueError("its header is none") from error
     if dtype.hasobject or dtype.kind not in "biuf":
         raise UserError(f"{what} has dtype {dtype}: whole numbers or floats are needed")
     size = math.prod(shape) * dtype.itemsize

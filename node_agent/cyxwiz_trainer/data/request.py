@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cyxwiz_crds import TrainingJobSpec, size_text
+from cyxwiz_protocol.fetching import Fetched
+from cyxwiz_protocol.location import BadLocation, Location, parse_location
 from cyxwiz_trainer.failures import UserError
 
 
@@ -25,12 +28,30 @@ class Request:
     task: str = "auto"
     label_column: str | None = None
     context_length: int = 128
+    uri: str = ""
+    location: Location = field(default_factory=lambda: Location("", "", ""))
+    """What the uri names, parsed."""
+    volumes: Mapping[str, Path] = field(default_factory=dict[str, Path])
+    """Folders of the volumes that the job may use, by name."""
+    inputs: Mapping[str, Fetched] = field(default_factory=dict[str, Fetched])
+    """What was fetched for the job, by uri."""
 
     @classmethod
-    def of(cls, spec: TrainingJobSpec, name: str, root: Path | None) -> Request:
-        """The request of a job."""
+    def of(
+        cls,
+        spec: TrainingJobSpec,
+        root: Path | None,
+        volumes: Mapping[str, Path] | None = None,
+        inputs: Mapping[str, Fetched] | None = None,
+    ) -> Request:
+        """The request of a job. Raises UserError for a uri that is none."""
+        uri = spec.dataset.uri
+        try:
+            location = parse_location(uri)
+        except BadLocation as error:
+            raise UserError(str(error)) from error
         return cls(
-            name,
+            uri.partition("://")[2],
             root,
             spec.dataset.validation.fraction,
             spec.hyperparameters.seed,
@@ -38,6 +59,10 @@ class Request:
             spec.task,
             spec.dataset.label_column,
             spec.dataset.context_length,
+            uri,
+            location,
+            volumes or {},
+            inputs or {},
         )
 
     def check_size(self, file: str, needed_bytes: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cyxwiz_trainer.failures import UserError, unknown
 
 from .dataset import LARGEST_LABEL, Dataset, whole
+from .file import File
 from .request import Request
 
 MOST_CLASSES_BY_ITSELF = 100
@@ -24,27 +25,42 @@ _BYTES_PER_BYTE = 8
 """Memory for a byte of the file: a digit and its comma become a float64, and the labels stay words for a while."""
 
 
-def load(path: Path, request: Request) -> Dataset:
-    """The data of `path`. Raises UserError that names the row, the column and what was expected there."""
-    request.check_size(path.name, _BYTES_PER_BYTE * path.stat().st_size)
+def load(file: File, request: Request) -> Dataset:
+    """The data of `file`. Raises UserError that names the row, the column and what was expected there."""
+    request.check_size(file.name, _BYTES_PER_BYTE * file.size)
     csv.field_size_limit(_LONGEST_CELL)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, values, words, rows = _read(path.name, csv.reader(file, strict=True), request.label_column)
+        with file.path.open(encoding="utf-8-sig", newline="") as lines:
+            header, values, words, rows = _read(file.name, csv.reader(lines, strict=True), request.label_column)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path.name} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
+            f"{file.name} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
         ) from error
     except (csv.Error, OSError) as error:
-        raise UserError(f"{path.name} is no readable table: {error}") from error
+        raise UserError(f"{file.name} is no readable table: {error}") from error
     if not words:
-        raise UserError(f"{path.name} has a header and no rows")
+        raise UserError(f"{file.name} has a header and no rows")
+    return table_of(file.name, header, np.frombuffer(values, np.float64), words, rows, request)
+
+
+def table_of(
+    name: str,
+    header: Sequence[str],
+    values: NDArray[np.float64],
+    words: list[str],
+    rows: Sequence[int],
+    request: Request,
+) -> Dataset:
+    """The data of a table: `values` row by row, the labels as words, and where each row stands in the file.
+
+    Raises UserError that names the row, the column and what was expected there.
+    """
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found below
-        x = np.frombuffer(values, np.float64).reshape(len(words), len(header)).astype(np.float32)
+        x = values.reshape(len(words), len(header)).astype(np.float32)
     if not np.isfinite(x).all():
         row, column = (int(place[0]) for place in np.nonzero(~np.isfinite(x)))
-        raise UserError(f"{path.name}, row {rows[row]}, column {header[column]!r}: a finite number is needed")
-    y, names = _labels(path.name, words, rows, request.task)
+        raise UserError(f"{name}, row {rows[row]}, column {header[column]!r}: a finite number is needed")
+    y, names = _labels(name, words, rows, request.task)
     dataset = whole((x, y), None, fraction=request.fraction, seed=request.seed, label_names=names)
     return replace(dataset, feature_names=tuple(header))
 
@@ -78,7 +94,7 @@ def _read(name: str, reader: Any, label_column: str | None) -> tuple[list[str], 
     return features, values, words, rows
 
 
-def _labels(name: str, words: list[str], rows: array[int], task: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+def _labels(name: str, words: list[str], rows: Sequence[int], task: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     """Targets as float64, or class numbers with the classes' names in order."""
     numbers = [_number(word) for word in words]
     is_number = [number is not None and math.isfinite(number) for number in numbers]

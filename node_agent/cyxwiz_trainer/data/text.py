@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,27 +10,29 @@ import torch
 from cyxwiz_trainer.failures import UserError
 
 from .dataset import Dataset, Part
+from .file import File
 from .request import Request
 
 VOCABULARY = 256
 
 
-def load(path: Path, request: Request) -> Dataset:
-    """The data of `path`. Raises UserError when it is too short for two samples, or too large."""
-    size, places = path.stat().st_size, request.context_length
-    request.check_size(path.name, 3 * size)  # the file, and what each sample reads and is to answer
+def load(file: File, request: Request) -> Dataset:
+    """The data of `file`. Raises UserError when it is too short for two samples, or too large."""
+    size, places = file.size, request.context_length
+    request.check_size(file.name, 3 * size)  # the file, and what each sample reads and is to answer
     count = (size - 1) // places
     if count < 2:
         raise UserError(
-            f"{path.name} has {size} bytes: two samples of dataset.contextLength {places} need {2 * places + 1}"
+            f"{file.name} has {size} bytes: two samples of dataset.contextLength {places} need {2 * places + 1}"
         )
     try:
-        content = path.read_bytes()[: count * places + 1]
+        with file.open() as stream:
+            content = stream.read(count * places + 1)
     except OSError as error:
-        raise UserError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise UserError(f"{file.name} cannot be read: {error.strerror}") from error
     tokens = np.frombuffer(content, np.uint8)
     if len(tokens) < count * places + 1:
-        raise UserError(f"{path.name} became shorter while it was read")
+        raise UserError(f"{file.name} became shorter while it was read")
     inputs = torch.from_numpy(tokens[:-1].reshape(count, places).copy())
     answers = torch.from_numpy(tokens[1:].reshape(count, places).copy())
     # The end, not samples by chance: a neighbour of every held-out sentence would have been trained on.

@@ -175,6 +175,6 @@ def test_a_link_in_a_folder_of_arrays_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_kind_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    (tmp_path / "data.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"none of \.npz, \.npy, \.csv, \.txt"):
-        load(tmp_path, "data.parquet")
+    (tmp_path / "data.pkl").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"none of \.npz, \.h5, \.hdf5, \.csv, \.parquet, \.txt"):
+        load(tmp_path, "data.pkl")

@@ -1,0 +1,78 @@
+"""What a runner and the process that fetches a job's files say to each other, and what the job finds of it.
+
+runner    one line: a FetchOrder
+process   one line: a FetchAnswer; the files stay in the cache until its input is closed
+job       <folder>/inputs/index.json: Inputs, beside a link to each file
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from cyxwiz_crds import Model, TrainingJobSpec
+
+from .location import BadLocation, parse_location
+
+LONGEST_LINE_BYTES = 1_048_576
+INDEX = "index.json"
+
+
+class FetchOrder(Model):
+    """Fetch these, for a job of this namespace."""
+
+    namespace: str
+    uris: list[str]
+    cache: str
+    """Folder of the node's cache."""
+    remote: dict[str, Any] = {}
+    """The administrator's configuration, credentials included (cyxwiz_store.config)."""
+
+
+class Fetched(Model):
+    """One file that was fetched."""
+
+    uri: str
+    path: str
+    """Where it is on this machine; relative to the index in there."""
+    name: str
+    """As its uri calls it; the suffix tells how to read it."""
+    sha256: str
+    """Hexadecimal, of its bytes."""
+    bytes: int
+    version: str | None = None
+    """What its server calls these very bytes."""
+    cached: bool = False
+    """Nothing was transferred."""
+
+
+class FetchAnswer(Model):
+    """What came of it."""
+
+    fetched: list[Fetched] = []
+    failure: str | None = None
+    """A class of cyxwiz_crds.Failure, when a file could not be had."""
+    message: str | None = None
+
+
+class Inputs(Model):
+    """The content of index.json."""
+
+    fetched: list[Fetched]
+
+
+def remote_uris(spec: TrainingJobSpec) -> list[str]:
+    """What a job needs from the network, each once. A uri that cannot be read is left to who reads it."""
+    uris: dict[str, None] = {}
+    for uri in (spec.dataset.uri,):
+        with contextlib.suppress(BadLocation):
+            if parse_location(uri).is_remote:
+                uris[uri] = None
+    return list(uris)
+
+
+def read_inputs(folder: Path) -> dict[str, Fetched]:
+    """What was fetched for the job, by uri, with whole paths. Raises OSError and ValueError where nothing was."""
+    inputs = Inputs.model_validate_json((folder / INDEX).read_bytes())
+    return {file.uri: file.model_copy(update={"path": str(folder / file.path)}) for file in inputs.fetched}
