@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.records import EvaluationRecord, StartedRecord
 
-from . import data, device, models
+from . import device, models
 from .data import Dataset, Part
 from .data.standardize import Standardize, moments
 from .evaluate import Result, evaluate
@@ -40,11 +40,10 @@ class Subject:
     note: str | None
 
     @classmethod
-    def of(cls, spec: TrainingJobSpec, weights: Weights) -> Subject:
+    def of(cls, spec: TrainingJobSpec, dataset: Dataset, weights: Weights) -> Subject:
         """The weights in their model, and the samples as the model was taught to see them. Raises UserError."""
         origin = weights.origin
         options = models.parse_options(spec.model.name, weights.options_of(spec.model.name, spec.model.options))
-        dataset = data.load(spec, data.data_root())
         parts = (dataset.validation,)
         if spec.dataset.validation.fraction == EVERYTHING:
             parts = (dataset.train, dataset.validation)
@@ -61,10 +60,16 @@ class Subject:
 
 
 def run(
-    spec: TrainingJobSpec, weights: Weights, where: device.Device, reporter: Reporter, fence: Fence, stop: Stop
+    spec: TrainingJobSpec,
+    dataset: Dataset,
+    weights: Weights,
+    where: device.Device,
+    reporter: Reporter,
+    fence: Fence,
+    stop: Stop,
 ) -> bool:
     """True when every sample was answered and the result is written; False when told to stop. Raises UserError."""
-    subject = Subject.of(spec, weights)
+    subject = Subject.of(spec, dataset, weights)
     begun = time.monotonic()
     task = task_named(subject.data.task, 0.0)
     model = _on_device(subject, where)

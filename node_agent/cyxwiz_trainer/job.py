@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cyxwiz_crds import TrainingJobSpec
-from cyxwiz_protocol.fetching import Fetched, read_inputs
+from cyxwiz_protocol.fetching import read_inputs
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
@@ -22,7 +22,7 @@ from . import data, device, evaluation, export, models, supervisor, weights
 from .average import Average
 from .checkpoint import Checkpoints, Identity, LoopState
 from .data import Dataset
-from .data.files import locate
+from .data.file import below
 from .data.standardize import Standardize, moments
 from .distributed import ALONE, PeerLost, Ranks
 from .failures import JobFailure, UserError, out_of_gpu_memory
@@ -100,11 +100,11 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
     if spec.job_type == "Evaluation":
         if ranks.size > 1:
             raise UserError("an Evaluation runs on one GPU: set resources.gpus: 1")
-        return _evaluate(order, initial, where, reporter, fence, stop)
+        return _evaluate(order, folder, initial, where, reporter, fence, stop)
     parts = None
     try:
         with ranks.first_goes_ahead():
-            dataset = data.load(spec, data.data_root(), _volumes(order), _inputs(folder))
+            dataset = _data(order, folder)
         parts = Parts.of(spec, dataset, where, ranks, initial)
         ranks.reseed(spec.hyperparameters.seed)
         fence.wait()
@@ -144,18 +144,24 @@ def _initial_weights(order: JobOrder) -> Weights | None:
             raise UserError(str(error)) from error
         if location.scheme != "file":
             raise UserError(f"model.initFrom.uri {location}: weights are read from file:// only, so far")
-        path = locate(location.path, data.data_root())
+        path = below(data.data_root(), location.path)
     return None if path is None else weights.read(Path(path), order.spec.resources.memory_bytes)
 
 
 def _evaluate(
-    order: JobOrder, initial: Weights | None, where: device.Device, reporter: Reporter, fence: Fence, stop: Stop
+    order: JobOrder,
+    folder: JobFolder,
+    initial: Weights | None,
+    where: device.Device,
+    reporter: Reporter,
+    fence: Fence,
+    stop: Stop,
 ) -> ExitCode:
     if initial is None:
         raise UserError("an Evaluation needs the weights it evaluates: set model.initFrom")
     fence.wait()
     try:
-        done = evaluation.run(order.spec, initial, where, reporter, fence, stop)
+        done = evaluation.run(order.spec, _data(order, folder), initial, where, reporter, fence, stop)
     except torch.OutOfMemoryError as error:
         raise out_of_gpu_memory(
             epoch=1,
@@ -248,15 +254,14 @@ class Parts:
         )
 
 
-def _volumes(order: JobOrder) -> dict[str, Path]:
-    return {name: Path(path) for name, path in order.volumes.items()}
-
-
-def _inputs(folder: JobFolder) -> dict[str, Fetched]:
+def _data(order: JobOrder, folder: JobFolder) -> Dataset:
+    """The job's data. Raises UserError."""
+    volumes = {name: Path(path) for name, path in order.volumes.items()}
     try:
-        return read_inputs(folder.inputs)
+        inputs = read_inputs(folder.inputs)
     except FileNotFoundError:
-        return {}
+        inputs = {}
+    return data.load(order.spec, data.data_root(), volumes, inputs)
 
 
 def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> None:

@@ -74,11 +74,7 @@ def locate(request: Request) -> File:
     """What `request` names. Raises UserError when it is absent, or not where jobs may read."""
     location = request.location
     if location.scheme == "file":
-        if request.root is None:
-            raise UserError(
-                "this node has no data folder (CYXWIZ_DATA_ROOT is not set): file:// data cannot be read here"
-            )
-        return _below(request.root, location.path, "the data folder of this node")
+        return _below(_data_root(request.root), location.path, "the data folder of this node")
     if location.scheme == "volume":
         root = request.volumes.get(location.authority)
         if root is None:
@@ -88,6 +84,20 @@ def locate(request: Request) -> File:
     if fetched is None:
         raise UserError(f"{location} was not fetched: this trainer was started without a runner")
     return File(fetched.name, os.open(fetched.path, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def below(root: Path | None, relative: str) -> Path:
+    """Where `relative` lies in the node's data folder, links followed. Raises UserError as `locate` does."""
+    file = _below(_data_root(root), relative, "the data folder of this node")
+    path = file.path.readlink()
+    file.close()
+    return path
+
+
+def _data_root(root: Path | None) -> Path:
+    if root is None:
+        raise UserError("this node has no data folder (CYXWIZ_DATA_ROOT is not set): file:// data cannot be read here")
+    return root
 
 
 def _below(root: Path, relative: str, where: str) -> File:
