@@ -116,8 +116,8 @@ class Platform:
     ) -> Machine:
         """A Node and its agent's Pod exist as objects; runner and agent run. `wait_machines` waits for them.
 
-        `gpus` are UUIDs to keep a trainer warm on; which GPUs the machine has, its agent asks the driver,
-        or with `simulated_gpus` a library that simulates so many.
+        `gpus` are UUIDs to keep a trainer warm on, or "all" for those the agent finds; which GPUs the machine has,
+        its agent asks the driver, or with `simulated_gpus` a library that simulates so many.
         """
         self.cluster.run_kubectl(
             "apply", "-f", "-", input=yaml.safe_dump_all([node_object(name, labels or {}), agent_pod(name)])

@@ -146,6 +146,7 @@ class Agent:
             self._registration.wake()
         for worker in list(self._workers.values()):
             worker.wake()
+        self._name_warm_gpus()
         if not self._synced or snapshot is None:
             return
         for process in snapshot.jobs:
@@ -204,6 +205,21 @@ class Agent:
         if now != self._told:
             self._told = now
             self._registration.wake()
+            self._name_warm_gpus()
+
+    def _name_warm_gpus(self) -> None:
+        """The runner hears on which GPUs trainers shall wait, where it has asked for that and knows others."""
+        snapshot, devices = self._runner.snapshot, self._devices.devices
+        usable = sorted({device.reading.uuid for device in devices.known} - devices.unusable.keys())
+        wanted = [] if devices.simulated else usable  # on a simulated GPU a trainer would wait on the CPU
+        if snapshot is not None and snapshot.warm_gpus is not None and snapshot.warm_gpus != wanted:
+            self._start_task(self._keep_warm_on(wanted))
+
+    async def _keep_warm_on(self, gpus: list[str]) -> None:
+        try:
+            await self._runner.warm(gpus)
+        except RunnerUnavailable as error:  # its next snapshot brings this up again
+            log.warning("no trainers kept warm on GPUs: %s", error)
 
     def _capacity(self) -> Capacity:
         settings, devices = self._settings, self._devices.devices

@@ -20,6 +20,7 @@ from cyxwiz_protocol.runner_api import (
     RunRequest,
     Snapshot,
     StopRequest,
+    WarmRequest,
     WatchRequest,
     socket_path,
 )
@@ -83,6 +84,9 @@ class RunnerClient:
 
     async def forget(self, assignment_id: str) -> Answer:
         return await self._ask(ForgetRequest(assignment_id=assignment_id))
+
+    async def warm(self, gpus: list[str]) -> Answer:
+        return await self._ask(WarmRequest(gpus=gpus))
 
     async def look(self) -> None:
         """The snapshot is as new as this call."""

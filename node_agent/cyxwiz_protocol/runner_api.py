@@ -69,6 +69,16 @@ class ForgetRequest(Model):
     assignment_id: str
 
 
+class WarmRequest(Model):
+    """Keep a trainer ready on each of these GPUs and on no other: only the agent knows which are there and healthy.
+
+    For a runner that was told to take them from its agent; `Snapshot.warm_gpus` says whether.
+    """
+
+    verb: Literal["warm"] = "warm"
+    gpus: list[str]
+
+
 class ListRequest(Model):
     """Answers with one Snapshot."""
 
@@ -81,7 +91,7 @@ class WatchRequest(Model):
     verb: Literal["watch"] = "watch"
 
 
-Request = RunRequest | StopRequest | RenewRequest | ForgetRequest | ListRequest | WatchRequest
+Request = RunRequest | StopRequest | RenewRequest | ForgetRequest | WarmRequest | ListRequest | WatchRequest
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="verb")])
 
 
@@ -128,6 +138,8 @@ class Snapshot(Model):
     """Trainers that are being made ready."""
     imported: int = 0
     """Trainers that wait, imported but off the device, until the job that holds it has gone."""
+    warm_gpus: list[str] | None = None
+    """GPUs the agent wants a trainer on, sorted; None when that is not the agent's to say."""
     torch_version: str | None = None
     models: list[str] = []
     message: str | None = None

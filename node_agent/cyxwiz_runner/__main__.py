@@ -75,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
         "--warm", metavar="N", type=_count, default=1, help="trainers kept ready for the CPU (default: 1)"
     )
     parser.add_argument(
-        "--warm-gpu", metavar="UUID", action="append", default=[], help="keep a trainer ready on this GPU; repeatable"
+        "--warm-gpu",
+        metavar="UUID",
+        action="append",
+        default=[],
+        help="keep a trainer ready on this GPU; repeatable. `all`: on those that the agent finds healthy",
     )
     parser.add_argument(
         "--cpus",

@@ -121,6 +121,18 @@ class Pool:
             return "another job holds a part of its GPU"
         return "no warm trainer was ready"
 
+    def keep_on(self, gpus: Iterable[str]) -> None:
+        """From now on a trainer is kept on each of these GPUs and on no other, beside those for the CPU."""
+        self._wanted = {(): self._wanted.get((), 0)} | {(gpu,): 1 for gpu in gpus}
+        for devices in self._wanted:
+            self._ready.setdefault(devices, [])
+        for devices in self._ready.keys() - self._wanted.keys():
+            for trainer in self._ready.pop(devices):
+                self._end(trainer)
+        for devices in self._imported.keys() - self._wanted.keys():
+            self._end(self._imported.pop(devices))
+        self._changed()
+
     def hold(self, gpus: Iterable[str]) -> None:
         """A job has these GPUs: idle trainers on them are on their way out, and none follows until they are vacated."""
         devices = _devices(gpus)
@@ -216,7 +228,8 @@ class Pool:
                 self.failed(str(error))
             return
         self._warming = None
-        if trainer.ready is not None and self._is_held(devices):
+        if devices not in self._wanted or (trainer.ready is not None and self._is_held(devices)):
+            self._imported.pop(devices, None)
             await trainer.end()
             return
         trainer.on_exit(lambda: self._lost(trainer))

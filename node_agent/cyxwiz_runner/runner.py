@@ -32,8 +32,11 @@ from .starting import Means
 from .state import State
 from .sweep import in_steps, remove_tree
 from .uids import Uids, why_not
+from .warm_gpus import WarmGpus
 
 _log = logging.getLogger(__name__)
+
+ALL_GPUS = "all"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Options:
     warm: int = 1
     """Trainers kept ready for the CPU."""
     warm_gpus: tuple[str, ...] = ()
-    """UUIDs of the GPUs that each have a trainer ready."""
+    """UUIDs of the GPUs that each have a trainer ready; ALL_GPUS leaves them to the agent."""
     cpus: int = 1
     """Threads a warm trainer begins with."""
     data_root: Path | None = None
@@ -61,7 +64,7 @@ class Options:
     def wanted(self) -> dict[Devices, int]:
         """How many warm trainers for which devices."""
         wanted: Counter[Devices] = Counter({(): self.warm})
-        wanted.update((gpu,) for gpu in set(self.warm_gpus))
+        wanted.update((gpu,) for gpu in set(self.warm_gpus) - {ALL_GPUS})
         return dict(wanted)
 
 
@@ -90,7 +93,8 @@ async def serve(state: State, options: Options) -> None:
         pool = Pool(spawner, options.wanted(), options.cpus, shapes, tasks, changes.tell)
         jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, shapes, fetcher, tasks, changes.tell))
         jobs.remember(ended)
-        server = Server(jobs, lambda: _snapshot(state, jobs, pool, isolation, sharing.way), changes)
+        warm_gpus = WarmGpus(pool, agent_names_them=ALL_GPUS in options.warm_gpus)
+        server = Server(jobs, warm_gpus, lambda: _snapshot(state, jobs, warm_gpus, isolation, sharing.way), changes)
         watches = [
             tasks.create_task(watch)
             for watch in (watch_memory(jobs, options.memory_bytes), jobs.follow_output(), sharing.watch())
@@ -149,13 +153,15 @@ async def _clear_up(state: State, uids: Uids | None) -> None:
             _log.error("leftover not removed error=%s", error)
 
 
-def _snapshot(state: State, jobs: Jobs, pool: Pool, isolation: str, sharing: str) -> Snapshot:
+def _snapshot(state: State, jobs: Jobs, warm_gpus: WarmGpus, isolation: str, sharing: str) -> Snapshot:
+    pool = warm_gpus.pool
     return Snapshot(
         instance=state.instance,
         jobs=jobs.processes(),
         warm=pool.ready_count,
         warming=pool.warming_count,
         imported=pool.imported_count,
+        warm_gpus=warm_gpus.named,
         torch_version=pool.newest.torch_version if pool.newest else None,
         models=pool.newest.models if pool.newest else [],
         message=pool.message,

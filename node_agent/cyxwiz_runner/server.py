@@ -24,10 +24,12 @@ from cyxwiz_protocol.runner_api import (
     RunRequest,
     Snapshot,
     StopRequest,
+    WarmRequest,
     WatchRequest,
 )
 
 from .jobs import Jobs
+from .warm_gpus import WarmGpus
 
 _log = logging.getLogger(__name__)
 
@@ -65,8 +67,9 @@ class Changes:
 class Server:
     """Answers on the socket until closed."""
 
-    def __init__(self, jobs: Jobs, snapshot: Callable[[], Snapshot], changes: Changes) -> None:
+    def __init__(self, jobs: Jobs, warm_gpus: WarmGpus, snapshot: Callable[[], Snapshot], changes: Changes) -> None:
         self._jobs = jobs
+        self._warm_gpus = warm_gpus
         self._snapshot = snapshot
         self._changes = changes
         self._admits = True
@@ -138,6 +141,8 @@ class Server:
                 return self._jobs.renew(request.deadlines)
             case ForgetRequest():
                 return self._jobs.forget(request.assignment_id)
+            case WarmRequest():
+                return self._warm_gpus.keep_on(request.gpus)
             case ListRequest() | WatchRequest():
                 return self._snapshot()
 

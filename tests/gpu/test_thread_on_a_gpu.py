@@ -39,7 +39,7 @@ def gpu_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         Platform(cluster, tmp_path_factory.mktemp("t")) as platform,
     ):
         platform.install()
-        platform.add_machine("gpu-node", cpus=8, memory="32Gi", warm=0, gpus=(DEVICES.gpus[0].uuid,))
+        platform.add_machine("gpu-node", cpus=8, memory="32Gi", warm=0, gpus=("all",))
         platform.start_operator()
         platform.wait_machines()
         platform.wait_for("computenode", "gpu-node", _knows_models, what="trainers ready", within_s=120)

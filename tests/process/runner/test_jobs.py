@@ -263,3 +263,20 @@ def test_a_lower_attempt_is_refused(serving):
     serving.run("work", job=job, attempt=2)
     answer = serving.ask(**serving.order("work", job=job, attempt=1))
     assert answer["reason"] == "LowerAttempt"
+
+
+def test_the_agent_names_the_gpus_that_trainers_wait_on(runner):
+    runner.start("--warm-gpu", "all")
+    assert runner.snapshot().warm_gpus == []
+    assert runner.ask(verb="warm", gpus=["GPU-b", "GPU-a"])["ok"]
+    assert runner.wait_for_warm(2).warm_gpus == ["GPU-a", "GPU-b"]
+    assert runner.ask(verb="warm", gpus=["GPU-b"])["ok"]
+    assert runner.wait_for_warm(1).warm_gpus == ["GPU-b"]
+
+
+def test_gpus_of_the_command_line_are_not_the_agents_to_name(runner):
+    runner.start("--warm-gpu", "GPU-a")
+    assert runner.snapshot().warm_gpus is None
+    answer = runner.ask(verb="warm", gpus=["GPU-b"])
+    assert not answer["ok"]
+    assert "--warm-gpu all" in answer["message"]

@@ -195,3 +195,32 @@ async def test_a_job_is_told_why_nothing_is_kept_warm_for_it(spawner):
         assert pool.why_cold(["GPU-a"]) == "no warm trainers are kept for this GPU"
         assert pool.why_cold(["GPU-a", "GPU-b"]) == "2 GPUs"
         assert pool.message is None
+
+
+async def test_trainers_wait_on_the_gpus_that_were_named_last_and_on_no_other(spawner):
+    async with open_pool(spawner, {(): 1}) as pool:
+        pool.keep_on(["GPU-a", "GPU-b"])
+        await settled()
+        assert pool.ready_count == 3
+        pool.keep_on(["GPU-b"])
+        await settled()
+        assert pool.ready_count == 2
+        assert [trainer.plan.gpus for trainer in spawner.trainers if trainer.ended] == [("GPU-a",)]
+        assert pool.take(["GPU-a"]) is None
+        assert pool.why_cold(["GPU-a"]) == "no warm trainers are kept for this GPU"
+        spawner.taken = (pool.take(["GPU-b"]),)
+        assert spawner.taken != (None,)
+
+
+async def test_a_trainer_that_waits_beside_a_job_ends_with_the_gpus_name(spawner):
+    async with open_pool(spawner, {(): 0}) as pool:
+        pool.keep_on(["GPU-a"])
+        pool.hold(["GPU-a"])
+        await settled()
+        assert pool.imported_count == 1
+        pool.keep_on([])
+        await settled()
+        assert pool.imported_count == 0
+        pool.vacate(["GPU-a"])
+        await settled()
+        assert pool.ready_count == 0
