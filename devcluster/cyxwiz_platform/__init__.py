@@ -4,7 +4,7 @@ The one harness of the demo, the api tests and the benchmarks. It is admin; what
 """
 
 from .children import PlatformProcess
-from .platform import Machine, Platform, PlatformError, free_port
+from .platform import Machine, Platform, PlatformError, free_port, reachable_address
 from .simulated_gpus import SimulatedGpus
 
-__all__ = ["Machine", "Platform", "PlatformError", "PlatformProcess", "SimulatedGpus", "free_port"]
+__all__ = ["Machine", "Platform", "PlatformError", "PlatformProcess", "SimulatedGpus", "free_port", "reachable_address"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 import subprocess
@@ -26,6 +27,9 @@ CHART = Path(__file__).parents[2] / "helm" / "cyxwiz"
 READY_WITHIN_S = 90.0
 FIRST_UID, UIDS_OF_A_MACHINE = 200_000, 1000
 """Machines that are one in truth must not give one uid twice."""
+LOOPBACK = "127.0.0.1"
+LOGS_PORT = 8444
+AGENT_LABELS = {"app.kubernetes.io/name": "cyxwiz", "app.kubernetes.io/component": "node"}
 TOKEN_LIFETIME = "24h"  # noqa: S105  # a duration
 
 
@@ -78,7 +82,7 @@ class Platform:
         kubectl = self.cluster.run_kubectl
         helm = [str(find_or_build("helm")), "template", "cyxwiz", str(CHART), "--namespace", NAMESPACE, "--skip-tests"]
         # Its workloads run as processes here.
-        without_pods = ["--set", "operator.enabled=false,nodes.enabled=false"]
+        without_pods = ["--set", "operator.enabled=false,nodes.enabled=false,agent.logs.enabled=true"]
         rendered = subprocess.run([*helm, *without_pods], capture_output=True, text=True, check=False)
         if rendered.returncode != 0:
             raise PlatformError(f"helm could not render the chart: {rendered.stderr.strip()}")
@@ -119,14 +123,14 @@ class Platform:
         `gpus` are UUIDs to keep a trainer warm on, or "all" for those the agent finds; which GPUs the machine has,
         its agent asks the driver, or with `simulated_gpus` a library that simulates so many.
         """
-        self.cluster.run_kubectl(
-            "apply", "-f", "-", input=yaml.safe_dump_all([node_object(name, labels or {}), agent_pod(name)])
-        )
+        ports = (free_port(), free_port())
+        objects = [node_object(name, labels or {}), agent_pod(name, ports[1]), agent_service()]
+        self.cluster.run_kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
+        self._tell_address(name)
         state = self.folder / "nodes" / name
         state.mkdir(parents=True, exist_ok=True)
         first_uid = FIRST_UID + UIDS_OF_A_MACHINE * len(self.machines)
         runner = self._runner(name, state, cpus, memory, warm, data, gpus, first_uid)
-        ports = (free_port(), free_port())
         simulated = SimulatedGpus(self.folder / f"gpus-{name}.json", simulated_gpus) if simulated_gpus else None
         agent = self._agent(name, state, cpus, memory, ports, simulated)
         machine = Machine(name, cpus, memory, warm, state, data, gpus, first_uid, simulated, *ports, runner, agent)
@@ -152,7 +156,17 @@ class Platform:
         machine.runner.stop()
         self.cluster.run_kubectl("delete", "computenode", name, "--ignore-not-found")
         self.cluster.run_kubectl("delete", "lease", name, "-n", NAMESPACE, "--ignore-not-found")
+        pod = ("pod", f"cyxwiz-agent-{name}", "-n", NAMESPACE)
+        self.cluster.run_kubectl("delete", *pod, "--ignore-not-found", "--force", "--grace-period=0")
         self.cluster.run_kubectl("delete", "node", name)
+
+    def _tell_address(self, name: str) -> None:
+        """What a kubelet would report of the agent's Pod: the API server passes requests on to a Pod's own address."""
+        address = reachable_address()
+        if address != LOOPBACK:
+            status = json.dumps({"status": {"podIP": address, "podIPs": [{"ip": address}]}})
+            pod = ("pod", f"cyxwiz-agent-{name}", "-n", NAMESPACE)
+            self.cluster.run_kubectl("patch", *pod, "--subresource=status", "--type=merge", "-p", status)
 
     def _runner(
         self,
@@ -194,7 +208,7 @@ class Platform:
         command = [sys.executable, "-m", "cyxwiz_agent", "--node", name, "--namespace", NAMESPACE]
         command += ["--state", str(state), "--kubeconfig", str(kubeconfig)]
         command += ["--cpus", str(cpus), "--memory", memory, "--port", str(ports[0])]
-        command += ["--logs", f"127.0.0.1:{ports[1]}"]
+        command += ["--logs", f"{reachable_address()}:{ports[1]}"]
         environ = simulated.environ if simulated else None
         return PlatformProcess(f"agent-{name}", command, self.logs / f"agent-{name}.log", environ)
 
@@ -269,6 +283,35 @@ def wait_ready(process: PlatformProcess, port: int) -> None:
         time.sleep(0.1)
 
 
+def reachable_address() -> str:
+    """An address of this machine that the API server passes requests on to: it refuses loopback ones.
+
+    127.0.0.1 where there is no other, or only one that the world could reach; then nothing is passed on.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; names the interface that would
+            address = str(probe.getsockname()[0])
+        except OSError:
+            return LOOPBACK
+    return LOOPBACK if ipaddress.ip_address(address).is_global else address
+
+
+def agent_service() -> dict[str, Any]:
+    """The chart's Service of the agents. No kubelet marks their Pods ready, so their addresses count as they are."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "cyxwiz-agent", "namespace": NAMESPACE},
+        "spec": {
+            "clusterIP": "None",
+            "selector": AGENT_LABELS,
+            "publishNotReadyAddresses": True,
+            "ports": [{"name": "logs", "port": LOGS_PORT, "targetPort": "logs"}],
+        },
+    }
+
+
 def _namespace(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
@@ -278,17 +321,19 @@ def node_object(name: str, labels: dict[str, str]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
 
 
-def agent_pod(node: str) -> dict[str, Any]:
-    """The agent's Pod as an object: no kubelet runs it, but tokens can be bound to it."""
+def agent_pod(node: str, logs_port: int = LOGS_PORT) -> dict[str, Any]:
+    """The agent's Pod as an object: no kubelet runs it, but tokens can be bound to it, and its Service finds it."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"cyxwiz-agent-{node}", "namespace": NAMESPACE},
+        "metadata": {"name": f"cyxwiz-agent-{node}", "namespace": NAMESPACE, "labels": AGENT_LABELS},
         "spec": {
             "nodeName": node,
             "serviceAccountName": "cyxwiz-agent",
             # As a DaemonSet's: no kubelet ever marks the Node ready, and eviction would revoke the token.
             "tolerations": [{"operator": "Exists"}],
-            "containers": [{"name": "agent", "image": "cyxwiz-agent"}],
+            "containers": [
+                {"name": "agent", "image": "cyxwiz-agent", "ports": [{"name": "logs", "containerPort": logs_port}]}
+            ],
         },
     }

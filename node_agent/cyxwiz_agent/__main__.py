@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "--logs",
         type=Address.parse,
         metavar="ADDRESS:PORT",
-        help="serve job logs here, to everybody who can connect: a loopback or private address (default: nowhere)",
+        help="serve models and logs here, by signed paths: a loopback or private address (default: nowhere)",
     )
     return result
 

@@ -1,4 +1,4 @@
-"""Where the agent may listen for readers of logs: nowhere that the world can reach."""
+"""Where the agent may listen for readers of models and logs: nowhere that the world can reach."""
 
 from __future__ import annotations
 
@@ -24,5 +24,7 @@ class Address:
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not <IP address>:<port>") from None
         if ip.is_unspecified or ip.is_global or ip.is_multicast or not 0 <= number < 65_536:
-            raise argparse.ArgumentTypeError(f"{text}: give a loopback or private address, logs are not authorized yet")
+            raise argparse.ArgumentTypeError(
+                f"{text}: give a loopback or private address: what is sent is not encrypted"
+            )
         return cls(str(ip), number)

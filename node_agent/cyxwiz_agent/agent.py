@@ -16,18 +16,22 @@ from cyxwiz_crds.compute_node import AgentInfo, Inventory
 from cyxwiz_kube import ChangeKind, Kube, paths
 from cyxwiz_protocol.runner_api import JobProcess
 
-from . import logs, probes
+from . import probes
 from .admission import Capacity
 from .attempt import is_mine, wish_for
 from .devices import DeviceMonitor
+from .downloads import Downloads
 from .lease import NodeLease
+from .links import Links
 from .metrics import Metrics
 from .node import Node
 from .pace import Pace
+from .peers import Peers, proxy_path
 from .registration import Registration, inventory, still
 from .runner_client import RunnerClient, RunnerUnavailable
 from .series import DeviceSeries, JobSeries, RunningJob
 from .settings import Settings
+from .signing import Signer
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -60,6 +64,9 @@ class Agent:
         started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         info = AgentInfo(version=__version__, instance=self._instance, started_at=started_at)
         self._registration = Registration(kube, settings.node, info, self._inventory)
+        signer = Signer.of(settings.node, settings.state)
+        peers = Peers(kube, settings.namespace)
+        self._downloads = Downloads(settings.node, settings.state, signer, peers)
         self._node = Node(
             name=settings.node,
             state=settings.state,
@@ -72,6 +79,7 @@ class Agent:
             capacity=self._capacity,
             devices=lambda: self._devices.devices,
             something_leaves=self._something_leaves,
+            links=None if settings.logs is None else Links(signer, proxy_path(settings.namespace)),
         )
 
     async def run(self) -> None:
@@ -79,8 +87,8 @@ class Agent:
         port = await probes.serve(self._settings.port, ready=self._missing, registry=self._metrics.registry)
         log.info("agent %s of node %s, probes on port %d", self._instance, self._settings.node, port)
         if self._settings.logs is not None:
-            port = await logs.serve(self._settings.logs, self._settings.state)
-            log.info("job logs on %s port %d", self._settings.logs.host, port)
+            port = await self._downloads.serve(self._settings.logs)
+            log.info("models and logs on %s port %d", self._settings.logs.host, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._runner.watch())
             group.create_task(self._lease.keep())

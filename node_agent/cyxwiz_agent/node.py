@@ -12,6 +12,7 @@ from cyxwiz_protocol.volumes import Volumes
 from .admission import Capacity
 from .devices import Devices
 from .lease import NodeLease
+from .links import Links
 from .metrics import Metrics
 from .pace import Pace
 from .runner_client import RunnerClient
@@ -35,3 +36,5 @@ class Node:
     devices: Callable[[], Devices]
     something_leaves: Callable[[], bool]
     """True while a job here is on its way out."""
+    links: Links | None = None
+    """Paths for `kubectl get --raw`; None where the agent serves none."""

@@ -71,6 +71,8 @@ class ReportWriter:
             process=process,
             simulated=self._node.devices().simulated,
         )
+        if self._node.links is not None:
+            report = self._node.links.added(report, facts, time.time())
         unchanged = self._reported is not None and is_same(report, self._reported)
         if job is not None and telling.state == State.RUNNING and unchanged and not even_if_unchanged:
             return job

@@ -40,7 +40,7 @@ class Settings:
     volumes: Volumes = field(default_factory=Volumes)
     """Named folders behind volume://name/path."""
     logs: Address | None = None
-    """Where job logs are served; None: nowhere."""
+    """Where models and logs are served; None: nowhere."""
 
 
 def host_memory_bytes() -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cyxwiz_platform import Platform, SimulatedGpus
+from cyxwiz_platform import Platform, SimulatedGpus, reachable_address
 from tests.thread import (
     TRAINS_WITHIN_S,
     apply_and_wait,
@@ -80,10 +80,11 @@ def test_a_job_is_given_two_gpus_and_trains_on_the_cpu_saying_so(thread: Platfor
 def test_a_jobs_log_can_be_read_and_its_series_end_with_it(thread: Platform, gpus: SimulatedGpus) -> None:
     job = apply_and_wait(thread, endless("told", gpus=1), stepping, "training")
     machine = thread.machines[status_of(job)["assignment"]["node"]]
+    path = status_of(job)["execution"]["logsPath"].partition("/proxy")[2]
     series = 'cyxwiz_job_step{name="told",namespace="default"}'
     assert series in read(machine.agent_port, "/metrics")
     assert 'cyxwiz_gpu_health{name="Simulated H200",state="Healthy"' in read(machine.agent_port, "/metrics")
-    with urllib.request.urlopen(f"http://127.0.0.1:{machine.logs_port}/logs/default/told?follow=1", timeout=60) as log:
+    with urllib.request.urlopen(f"http://{reachable_address()}:{machine.logs_port}{path}?follow=1", timeout=60) as log:
         thread.cluster.run_kubectl("delete", "trainingjob", "told")
         assert (
             log.read() == machine.state.joinpath("jobs", status_of(job)["assignment"]["id"], "trainer.log").read_bytes()

@@ -1,4 +1,4 @@
-"""Job logs over HTTP: what is shown, to whom, and where it ends."""
+"""Job logs over HTTP: what is shown, and where it ends."""
 
 from __future__ import annotations
 
@@ -6,87 +6,63 @@ import argparse
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cyxwiz_agent.address import Address
-from cyxwiz_agent.logs import LONGEST_TAIL_BYTES, MOST_READERS, serve, tail_offset
-from cyxwiz_protocol.job_folder import JobFolder, write_json
+from cyxwiz_agent.downloads import MOST_READERS
+from cyxwiz_agent.logs import LONGEST_TAIL_BYTES, tail_offset
+from cyxwiz_protocol.job_folder import JobFolder
 
+from .served import Served, serving
 
-@dataclass
-class Logs:
-    """A server on the logs of one state folder."""
-
-    state: Path
-    url: str
-    session: ClientSession
-
-    def attempt(self, uid: str, attempt: int, log: str | None, name: str = "j") -> JobFolder:
-        folder = JobFolder.of(self.state, f"{uid}-{attempt}")
-        folder.path.mkdir(parents=True)
-        write_json(folder.order, {"namespace": "team", "name": name, "attempt": attempt})
-        if log is not None:
-            folder.log.write_text(log)
-        return folder
-
-    async def get(self, path: str) -> tuple[int, str]:
-        async with self.session.get(self.url + path) as answer:
-            return answer.status, await answer.text()
+LOG = "u-1/logs"
 
 
 @pytest_asyncio.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Logs]:
-    port = await serve(Address("127.0.0.1", 0), tmp_path)
-    async with ClientSession() as session:
-        yield Logs(tmp_path, f"http://127.0.0.1:{port}", session)
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as found:
+        yield found
 
 
-async def test_the_newest_attempt_is_shown(served: Logs) -> None:
-    served.attempt("u", 1, "first\n")
-    served.attempt("u", 2, "second\n")
-    served.attempt("v", 1, "another job\n", name="k")
-    assert await served.get("/logs/team/j") == (200, "second\n")
+def attempt(served: Served, log: str | None) -> JobFolder:
+    """The folder of an attempt that has printed `log`."""
+    folder = JobFolder.of(served.state, "u-1")
+    folder.path.mkdir(parents=True)
+    if log is not None:
+        folder.log.write_text(log)
+    return folder
 
 
-async def test_the_last_lines_are_shown(served: Logs) -> None:
-    served.attempt("u", 1, "a\nb\nc\nunfinished")
-    assert await served.get("/logs/team/j?tail=2") == (200, "c\nunfinished")
-    assert await served.get("/logs/team/j?tail=0") == (200, "")
+async def test_the_last_lines_are_shown(served: Served) -> None:
+    attempt(served, "a\nb\nc\nunfinished")
+    assert await served.text(LOG + "?tail=2") == (200, "c\nunfinished")
+    assert await served.text(LOG + "?tail=0") == (200, "")
 
 
 @pytest.mark.parametrize("tail", ["-1", "many", "10001", "9" * 50, ""])
-async def test_a_tail_that_is_no_number_is_refused(served: Logs, tail: str) -> None:
-    served.attempt("u", 1, "a\n")
-    assert (await served.get(f"/logs/team/j?tail={tail}"))[0] == 400
-
-
-@pytest.mark.parametrize("name", ["k", "..", "../j", "../../etc/passwd", "j/../j"])
-async def test_a_job_that_was_never_here_is_not_found_whatever_its_name(served: Logs, name: str) -> None:
-    served.attempt("u", 1, "a\n")
-    assert (await served.get(f"/logs/team/{quote(name, safe='')}"))[0] == 404
+async def test_a_tail_that_is_no_number_is_refused(served: Served, tail: str) -> None:
+    attempt(served, "a\n")
+    assert (await served.text(f"{LOG}?tail={tail}"))[0] == 400
 
 
 @pytest.mark.parametrize("make", [lambda path, target: path.symlink_to(target), lambda path, _: os.mkfifo(path)])
-async def test_what_is_not_a_file_of_the_job_is_not_shown(served: Logs, make: object, tmp_path: Path) -> None:
+async def test_what_is_not_a_file_of_the_job_is_not_shown(served: Served, make: object, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret\n")
-    folder = served.attempt("u", 1, None)
+    folder = attempt(served, None)
     assert callable(make)
     make(folder.log, secret)
-    assert await served.get("/logs/team/j") == (200, "")
+    assert await served.text(LOG) == (200, "")
 
 
-async def test_a_log_is_followed_until_the_attempt_has_ended(served: Logs) -> None:
-    folder = served.attempt("u", 1, None)
-    async with served.session.get(served.url + "/logs/team/j?follow=1") as answer, asyncio.timeout(10):
+async def test_a_log_is_followed_until_the_attempt_has_ended(served: Served) -> None:
+    folder = attempt(served, None)
+    async with served.session.get(served.url(f"{LOG}?follow=1")) as answer, asyncio.timeout(10):
         folder.log.write_text("one\n")
         assert await answer.content.readline() == b"one\n"
         with folder.log.open("a") as log:
@@ -98,13 +74,13 @@ async def test_a_log_is_followed_until_the_attempt_has_ended(served: Logs) -> No
         assert await answer.content.read() == b"last\n"
 
 
-async def test_readers_are_bounded_and_a_reader_that_leaves_makes_room(served: Logs) -> None:
-    served.attempt("u", 1, "a\n")
-    followers = [await served.session.get(served.url + "/logs/team/j?follow=1") for _ in range(MOST_READERS)]
-    assert (await served.get("/logs/team/j"))[0] == 503
+async def test_readers_are_bounded_and_a_reader_that_leaves_makes_room(served: Served) -> None:
+    attempt(served, "a\n")
+    followers = [await served.session.get(served.url(f"{LOG}?follow=1")) for _ in range(MOST_READERS)]
+    assert (await served.text(LOG))[0] == 503
     followers[0].close()
     async with asyncio.timeout(10):
-        while (await served.get("/logs/team/j"))[0] != 200:  # noqa: ASYNC110  # nothing tells that a reader left
+        while (await served.text(LOG))[0] != 200:  # noqa: ASYNC110  # nothing tells that a reader left
             await asyncio.sleep(0.05)
     for follower in followers:
         follower.close()
