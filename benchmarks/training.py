@@ -1,19 +1,28 @@
 """Images per second of the training engine against the script people usually write, alternated on one machine.
 
-    python3 benchmarks/training.py [--batch 32 512] [--repetitions 5]
+    python3 benchmarks/training.py [--batch 32 512] [--repetitions 5] [--seconds 340] [--profile]
 
-Steady state: the first steps of each repetition, with the choice of kernels and the capture, are not timed; nothing is
-compiled. Both train ResNet-18 with a 3x3 stem on the same synthetic 32x32 images with SGD and momentum. Rows:
+All train ResNet-18 with a 3x3 stem on the same synthetic 32x32 images with SGD and momentum. A line of JSON per
+measurement as it is made, then a table. Rows:
 
     usual          float32 as torch has it by default, DataLoader without workers, loss.item() after each step
-    usual, loader  the same with 4 workers and pinned memory
-    ours           what a job gets: data on the GPU, bfloat16, channels last, CUDA graph, loss summed on the device
+    usual, loader  the same with 4 workers and pinned memory (with --loader)
+    ours           what a job gets at once: data on the GPU, bfloat16, channels last, CUDA graph
+    ours compiled  what a long job gets: the same, compiled. Steady state; the seconds of the compiler stand beside it
+    example job    ours from before the first step to after the last of 250,000 images with nothing cached, evaluation
+                   and checkpoints included; to be compared with as many images at the rate of the usual row
+
+Steady state: the first steps of each repetition, with the choice of kernels and the capture, are not timed. After
+`--seconds` no further repetition is begun. `--profile` prints instead which kernels the two kinds of our step spend
+their time in.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
+import json
 import os
 import platform
 import statistics
@@ -31,16 +40,20 @@ from torch.utils.data import DataLoader, TensorDataset
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.order import JobOrder
-from cyxwiz_protocol.records import StartedRecord, parse_record
+from cyxwiz_protocol.records import Record, StartedRecord
 from cyxwiz_trainer import data, device, job, models
+from cyxwiz_trainer.blueprint import Blueprint
 from cyxwiz_trainer.checkpoint import LoopState
+from cyxwiz_trainer.compilation import Compilation
 from cyxwiz_trainer.fence import Fence, Stop
-from cyxwiz_trainer.loop import train
+from cyxwiz_trainer.loop import Training, train
 from cyxwiz_trainer.reporter import Reporter
 
 WARM_UP_STEPS = 20
-TIMED_STEPS = {"usual": 100, "usual, loader": 200, "ours": 1000}
+TIMED_STEPS = {"usual": 100, "usual, loader": 200, "ours": 1000, "ours compiled": 1000}
 LOADER_WORKERS = 4
+EXAMPLE_IMAGES = 250_000
+PROFILED_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -51,13 +64,15 @@ class Bench:
     dataset: data.Dataset
     defaults: tuple[Any, Any]
     """torch's own precision of convolutions and products."""
+    compiled: Path
+    """What was compiled is kept here from repetition to repetition."""
 
     def steps(self, row: str, batch: int) -> int:
-        """Steps to time: not more than the epoch has."""
+        """Steps to time: not more than an epoch has."""
         return min(TIMED_STEPS[row], len(self.dataset.train) // batch - WARM_UP_STEPS - 1)
 
-    def parse(self, batch: int) -> TrainingJobSpec:
-        return TrainingJobSpec.model_validate(self.spec | {"batchSize": batch})
+    def parse(self, batch: int, **more: Any) -> TrainingJobSpec:
+        return TrainingJobSpec.model_validate(self.spec | {"batchSize": batch} | more)
 
 
 def usual(bench: Bench, batch: int, workers: int, steps: int) -> float:
@@ -89,38 +104,114 @@ def usual(bench: Bench, batch: int, workers: int, steps: int) -> float:
     return steps * batch / (time.perf_counter() - begun)
 
 
-class Stopwatch(Fence):
-    """Looks at the clock before two of the loop's steps and ends it at the second."""
+class Stopwatch(Stop):
+    """Looks at the clock before two of the loop's steps, within one epoch, and ends it at the second.
 
-    def __init__(self, stop: Stop, first: int, last: int) -> None:
-        super().__init__(None, stop)
-        self._job_stop = stop
-        self._places = (first, last)
-        self._step = 0
+    The loop asks once per step whether it is to stop.
+    """
+
+    def __init__(self, steps: int, steps_per_epoch: int, profiler: torch.profiler.profile | None = None) -> None:
+        self._steps, self._steps_per_epoch = steps, steps_per_epoch
+        self._profiler = profiler
+        self._step = -1
+        self._first: int | None = None
+        self.may_begin = True
         self.times: list[float] = []
 
-    def wait(self) -> None:
-        if self._step in self._places:
-            _wait()
-            self.times.append(time.perf_counter())
-        if self._step == self._places[1]:
-            self._job_stop.request()
+    @property
+    def requested(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # read-only here
+        """The loop's question before a step."""
         self._step += 1
+        if self._first is None and self.may_begin and self._step % self._steps_per_epoch == WARM_UP_STEPS:
+            self._first = self._step
+            self._look()
+            if self._profiler:
+                self._profiler.start()
+        if self._first is None or self._step < self._first + self._steps:
+            return False
+        self._look()
+        if self._profiler:
+            self._profiler.stop()
+        return True
+
+    def _look(self) -> None:
+        _wait()
+        self.times.append(time.perf_counter())
 
 
-def ours(bench: Bench, batch: int, steps: int, folder: Path) -> tuple[float, str]:
-    """Images per second of the engine, and what it says it ran on."""
-    spec, stop = bench.parse(batch), Stop()
+class Listening(Reporter):
+    """Calls `heard` with how the job says it runs."""
+
+    def __init__(self, path: Path, heard: Callable[[str], None]) -> None:
+        super().__init__(path)
+        self._heard = heard
+
+    def write(self, record: Record) -> None:
+        super().write(record)
+        if isinstance(record, StartedRecord):
+            self._heard(record.device)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One measurement of ours."""
+
+    rate: float
+    """Images per second."""
+    words: str
+    """What the job says it ran on."""
+
+
+def ours(
+    bench: Bench, batch: int, steps: int, compile_it: bool, profiler: torch.profiler.profile | None = None
+) -> Timed:
+    """The engine in steady state."""
+    with tempfile.TemporaryDirectory() as folder:
+        heard: list[str] = []
+        spec = bench.parse(batch, epochs=1000)
+        watch = Stopwatch(steps, len(bench.dataset.train) // batch, profiler)
+        watch.may_begin = not compile_it
+
+        def hear(words: str) -> None:
+            heard.append(words)
+            watch.may_begin = watch.may_begin or "compiled" in words
+
+        run, blueprint = _training(bench, spec, Path(folder), watch, hear)
+        compilation = Compilation(blueprint, bench.compiled, Path(folder), always=True) if compile_it else None
+        try:
+            train(dataclasses.replace(run, compilation=compilation), LoopState(), None)
+        finally:
+            if compilation is not None:
+                compilation.end()
+        return Timed(steps * batch / (watch.times[1] - watch.times[0]), heard[-1])
+
+
+def example_job(bench: Bench, batch: int) -> tuple[float, str]:
+    """Seconds from before the first step to after the last, and what the job said it ran on."""
+    with tempfile.TemporaryDirectory() as folder:
+        heard: list[str] = []
+        spec = bench.parse(batch, maxSteps=EXAMPLE_IMAGES // batch)
+        run, _ = _training(bench, spec, Path(folder), Stop(), heard.append)
+        _wait()
+        begun = time.perf_counter()
+        train(run, LoopState(), None)
+        _wait()
+        seconds = time.perf_counter() - begun
+        if run.compilation is not None:
+            run.compilation.end()
+        return seconds, heard[-1]
+
+
+def _training(
+    bench: Bench, spec: TrainingJobSpec, folder: Path, stop: Stop, heard: Callable[[str], None]
+) -> tuple[Training, Blueprint]:
     order = JobOrder(assignment_id="a", namespace="n", name="bench", attempt=1, spec=spec, gpus=device.visible_gpus())
     where = device.prepare(order)
+    options = models.parse_options(spec.model.name, spec.model.options)
     parts = job.Parts.of(spec, bench.dataset, where)
-    watch = Stopwatch(stop, WARM_UP_STEPS, WARM_UP_STEPS + steps)
     files = JobFolder(folder)
-    run = parts.on_device(spec, files, where, Reporter(files.metrics), watch, stop)
-    train(run, LoopState(), None)
-    records = [parse_record(line) for line in files.metrics.read_bytes().splitlines()]
-    words = [record.device for record in records if isinstance(record, StartedRecord)][-1]
-    return steps * batch / (watch.times[1] - watch.times[0]), words
+    run = parts.on_device(spec, files, where, Listening(files.metrics, heard), Fence(None, stop), stop)
+    return run, Blueprint.of(spec, options, bench.dataset, spec.batch_size, where)
 
 
 def _set_precision(convolutions: Any, products: Any) -> None:
@@ -134,35 +225,65 @@ def _wait() -> None:
 
 
 def _back_to_default() -> None:
-    """The next repetition begins with torch's own stream and an empty cache."""
+    """The next repetition begins with torch's own stream, an empty cache and nothing compiled in this process."""
     gc.collect()
+    torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.set_stream(torch.cuda.default_stream())
         torch.cuda.empty_cache()
 
 
-def measure(bench: Bench, batch: int, repetitions: int) -> tuple[dict[str, list[float]], str]:
-    """Images per second of each row, repetition by repetition, the rows alternated."""
-    rates: dict[str, list[float]] = {row: [] for row in TIMED_STEPS}
-    words = ""
+def _tell(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
 
-    def engine(steps: int) -> float:
-        nonlocal words
-        with tempfile.TemporaryDirectory() as folder:
-            rate, words = ours(bench, batch, steps, Path(folder))
-        return rate
 
-    rows: dict[str, Callable[[int], float]] = {
-        "usual": lambda steps: usual(bench, batch, 0, steps),
-        "usual, loader": lambda steps: usual(bench, batch, LOADER_WORKERS, steps),
-        "ours": engine,
-    }
+def measure(bench: Bench, batches: list[int], rows: list[str], repetitions: int, until: float) -> Any:
+    """Images per second by batch and row, repetition by repetition, batches and rows alternated."""
+    rates: dict[int, dict[str, list[float]]] = {batch: {row: [] for row in rows} for batch in batches}
     for repetition in range(repetitions):
-        for row, run in rows.items():
-            rates[row].append(run(bench.steps(row, batch)))
-            print(f"batch {batch}, repetition {repetition + 1}, {row}: {rates[row][-1]:,.0f} images/s", flush=True)
+        for batch in batches:
+            for row in rows:
+                if time.monotonic() > until:
+                    continue
+                begun, words = time.monotonic(), ""
+                steps = bench.steps(row, batch)
+                if row.startswith("usual"):
+                    rate = usual(bench, batch, LOADER_WORKERS if "loader" in row else 0, steps)
+                else:
+                    timed = ours(bench, batch, steps, compile_it="compiled" in row)
+                    rate, words = timed.rate, timed.words
+                rates[batch][row].append(rate)
+                took = round(time.monotonic() - begun, 1)
+                fields = {"row": row, "batch": batch, "repetition": repetition + 1}
+                _tell(**fields, imagesPerSecond=round(rate, 1), seconds=took, words=words)
+                _back_to_default()
+    return rates
+
+
+def measure_example(bench: Bench, batches: list[int], rates: Any) -> None:
+    """The example job of each batch size, beside the usual script's rate."""
+    for batch in batches:
+        seconds, words = example_job(bench, batch)
+        usual_s = EXAMPLE_IMAGES / statistics.median(rates[batch]["usual"]) if rates[batch].get("usual") else None
+        times = None if usual_s is None else round(usual_s / seconds, 2)
+        fields = {"row": "example job", "batch": batch, "seconds": round(seconds, 2)}
+        _tell(**fields, usualSeconds=None if usual_s is None else round(usual_s, 1), times=times, words=words)
+        _back_to_default()
+
+
+def profile(bench: Bench, batches: list[int]) -> None:
+    """Which kernels our steps spend their time in, most first."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    for batch in batches:
+        for compile_it in (False, True):
+            profiler = torch.profiler.profile(activities=kinds)
+            timed = ours(bench, batch, PROFILED_STEPS, compile_it, profiler)
+            print(f"\nbatch {batch}, {timed.words}: {PROFILED_STEPS} steps, {timed.rate:,.0f} images/s", flush=True)
+            by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+            print(profiler.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=90))
             _back_to_default()
-    return rates, words
 
 
 def main() -> None:
@@ -171,7 +292,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--samples", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=340.0)
+    parser.add_argument("--loader", action="store_true", help="also the usual script with a loader of 4 workers")
+    parser.add_argument("--no-example", action="store_true", help="leave out the example job")
+    parser.add_argument("--profile", action="store_true", help="print the kernels of our steps instead")
     arguments = parser.parse_args()
+    until = time.monotonic() + arguments.seconds
     spec: dict[str, Any] = {
         "model": {"name": "resnet18", "options": {"width": arguments.width}},
         "dataset": {"uri": f"mock://cifar10?samples={arguments.samples}"},
@@ -179,19 +305,29 @@ def main() -> None:
     }
     dataset = data.load(TrainingJobSpec.model_validate(spec), None)
     defaults = (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)  # pyright: ignore[reportAttributeAccessIssue]  # not in its stubs
-    bench = Bench(spec, dataset, defaults)
-    results = {batch: measure(bench, batch, arguments.repetitions) for batch in arguments.batch}
-
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{platform.machine()} CPU"
-    print(f"\n{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}, {arguments.repetitions} repetitions")
-    print(f"{'batch':>6}  {'row':<14} {'median images/s':>16} {'lowest':>10} {'highest':>10} {'ours, times':>12}")
-    for batch, (rates, words) in results.items():
-        best = statistics.median(rates["ours"])
-        for row, values in rates.items():
-            median = statistics.median(values)
-            line = f"{batch:>6}  {row:<14} {median:>16,.0f} {min(values):>10,.0f} {max(values):>10,.0f}"
-            print(f"{line} {best / median:>12.2f}")
-        print(f"        ours ran on {words}")
+    with tempfile.TemporaryDirectory() as compiled:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(compiled) / "inductor")
+        bench = Bench(spec, dataset, defaults, Path(compiled))
+        if arguments.profile:
+            profile(bench, arguments.batch)
+            return
+        rows = [row for row in TIMED_STEPS if arguments.loader or "loader" not in row]
+        rates = measure(bench, arguments.batch, rows, arguments.repetitions, until)
+        if not arguments.no_example:
+            measure_example(bench, arguments.batch, rates)
+
+    print(f"\n{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}")
+    print(
+        f"{'batch':>6}  {'row':<14} {'n':>2} {'median images/s':>16} {'lowest':>10} {'highest':>10} {'times usual':>12}"
+    )
+    for batch in arguments.batch:
+        base = statistics.median(rates[batch]["usual"]) if rates[batch]["usual"] else float("nan")
+        for row, values in rates[batch].items():
+            if values:
+                median = statistics.median(values)
+                line = f"{batch:>6}  {row:<14} {len(values):>2} {median:>16,.0f} {min(values):>10,.0f}"
+                print(f"{line} {max(values):>10,.0f} {median / base:>12.2f}")
 
 
 if __name__ == "__main__":

@@ -419,6 +419,19 @@ class CheckpointRecord(Model):
     """Where it lies: node://<node>/<assignment>/<checkpoint>."""
 
 
+class Resumption(Model):
+    """What this attempt went on from, and the proof: one recorded batch, answered when it was saved and again."""
+
+    step: Count
+    """Optimizer steps that earlier attempts had done."""
+    verified: bool | None = None
+    """Whether both losses agree; absent when no batch was recorded."""
+    saved_loss: Word | None = None
+    """Loss of the recorded batch when the checkpoint was saved."""
+    replayed_loss: Word | None = None
+    """Its loss with the restored weights."""
+
+
 class DataFacts(Model):
     """What the data turned out to be."""
 
@@ -468,6 +481,8 @@ class Execution(Model):
     """What the data turned out to be."""
     progress: Progress | None = None
     """How far training is."""
+    resumed: Resumption | None = None
+    """The checkpoint it went on from."""
     checkpoint: CheckpointRecord | None = None
     """The newest complete checkpoint."""
     control: ControlTaken | None = None

@@ -10,7 +10,15 @@ from cyxwiz_crds import Execution
 from cyxwiz_kube.patches import merge_diff
 from cyxwiz_protocol.runner_api import JobProcess
 
-from .facts import Facts, checkpoint_report, control_report, data_report, model_report, progress_report
+from .facts import (
+    Facts,
+    checkpoint_report,
+    control_report,
+    data_report,
+    model_report,
+    progress_report,
+    resumption_report,
+)
 
 LONGEST_MESSAGE = 1024
 LONGEST_DEVICE = 256
@@ -54,6 +62,7 @@ def execution_report(
         device=_device_text(facts, process, simulated=simulated),
         data=data_report(facts),
         progress=progress_report(facts),
+        resumed=resumption_report(facts),
         checkpoint=checkpoint_report(facts, node, assignment_id),
         control=control_report(facts),
         model=model_report(facts, node, assignment_id),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Progress, size_text
 from cyxwiz_crds.artifacts import ModelArtifact
-from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts
+from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts, Resumption
 from cyxwiz_protocol.records import (
     CheckpointedRecord,
     ControlRecord,
@@ -127,6 +127,22 @@ def control_report(facts: Facts) -> ControlTaken | None:
     if record is None:
         return None
     return ControlTaken(generation=max(record.generation, 0), message=record.message[:LONGEST_LINE])
+
+
+def resumption_report(facts: Facts) -> Resumption | None:
+    """What it went on from; None for an attempt that began at the beginning."""
+    record = facts.started
+    if record is None or record.restored_step <= 0:
+        return None
+    replay = record.replay
+    if replay is None:
+        return Resumption(step=record.restored_step)
+    return Resumption(
+        step=record.restored_step,
+        verified=replay.verified,
+        saved_loss=f"{replay.saved_loss:.6g}",
+        replayed_loss=f"{replay.replayed_loss:.6g}",
+    )
 
 
 def model_report(facts: Facts, node: str, assignment_id: str) -> ModelArtifact | None:

@@ -24,6 +24,15 @@ class ExitCode(IntEnum):
     """It was told to stop by SIGTERM and has saved what it could."""
 
 
+class ReplayRecord(Model):
+    """One recorded batch, answered when a checkpoint was saved and again when training went on from it."""
+
+    saved_loss: float
+    replayed_loss: float
+    verified: bool
+    """They agree: the weights are those that were saved."""
+
+
 class StartedRecord(Model):
     """The first step is done. Said again when it is known how the later ones run."""
 
@@ -41,6 +50,8 @@ class StartedRecord(Model):
     data_sha256: str | None = None
     restored_step: int = 0
     """Steps already done by an earlier attempt; 0 means from the beginning."""
+    replay: ReplayRecord | None = None
+    """Of a job that goes on from a checkpoint."""
     note: str | None = None
     """Why it did not do what was asked, such as a checkpoint that could not be read."""
 

@@ -41,6 +41,11 @@ class Spawner:
         self._living = living
         self._uids = uids
         self._numbers = itertools.count(1)
+        self._shared: dict[str, str] = {}
+        if uids is None:  # what was compiled is pickled: whoever can write it runs code in whoever reads it
+            compiled = folder.parent / "compiled"
+            compiled.mkdir(mode=0o700, exist_ok=True)
+            self._shared = {"CYXWIZ_COMPILED": str(compiled)}
 
     def spawn(self, plan: SpawnPlan) -> Trainer:
         """A trainer that has begun to get ready. Raises OSError when no process can be made."""
@@ -56,7 +61,7 @@ class Spawner:
                     stdout=output,
                     stderr=output,
                     cwd=quarters.home,
-                    env=environment(plan, quarters.home, marker, self._data_root),
+                    env=environment(plan, quarters.home, marker, self._data_root) | self._shared,
                     pass_fds=(its.fileno(),),
                     start_new_session=True,  # a stopped process group dies with the terminal of its session
                     umask=quarters.umask,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,9 +29,13 @@ from .distributed import ALONE, Ranks
 from .optimizer import Optimizer
 from .random_state import random_states, restore_random_states
 from .schedule import Plan
+from .snapshot import Snapshot, Snapshots
 from .totals import Sums
 
 FORMAT = 1
+_REPLAYED = "replay.loss"
+_MOST_BEFORE = 3
+"""Earlier checkpoints that are tried when the newest cannot be used."""
 
 
 @dataclass
@@ -64,6 +70,7 @@ class Saved:
     step: int
     path: Path
     sha256: str
+    is_best: bool
 
 
 @dataclass(frozen=True)
@@ -105,20 +112,38 @@ class Unusable(Exception):
     """A checkpoint cannot be gone on from; the text says why."""
 
 
+@dataclass(frozen=True)
+class Restored:
+    """What came of going on from a checkpoint."""
+
+    note: str | None = None
+    """What could not be used, in words; None when all was as asked."""
+    replayed_loss: float | None = None
+    """The loss that its recorded batch had when it was saved."""
+
+
 class Checkpoints:
-    """Saves the state of one attempt, keeping the newest few and the best, and restores that of an earlier one."""
+    """Saves the state of one attempt beside its training, keeping the newest few and the best, and restores.
+
+    A thread writes one checkpoint at a time.
+    """
 
     def __init__(self, folder: Path, keep: int, identity: Identity, ranks: Ranks = ALONE) -> None:
         self._folder = folder
         self._ranks = ranks
         self._keep = keep
         self._identity = identity
+        self._snapshots = Snapshots()
         self._saved: list[Saved] = []
         self._best: Saved | None = None
+        self._thread: threading.Thread | None = None
+        self._done: list[Saved | Exception] = []
+        self.begun_step: int | None = None
+        """The newest step of which a save was begun."""
 
     @property
     def newest(self) -> Saved | None:
-        """The newest this process saved."""
+        """The newest this process has whole on disk."""
         return self._saved[-1] if self._saved else None
 
     def save(
@@ -128,55 +153,106 @@ class Checkpoints:
         optimizer: Optimizer,
         average: Average | None = None,
         *,
+        replayed_loss: Tensor | None = None,
         is_best: bool = False,
-    ) -> Saved:
-        """The state is on disk, whole, and the oldest beyond `keep` are gone, but for the best. Sync: copies it.
+    ) -> list[Saved]:
+        """The state as it is now will be on disk, whole; those beyond `keep` then go, but for the best.
+
+        Returns what was completed meanwhile. `replayed_loss`, (), is kept for who goes on from here. Sync: with the
+        save before, where that is still being written.
 
         Every rank must come here at the same step; the first writes.
         """
-        path = self._folder / f"step-{state.step}"
+        completed = self.wait()
         random = random_states(self._ranks)
+        self.begun_step = state.step
         if not self._ranks.is_first:
-            self._saved = [Saved(state.step, path, sha256="")]
-            return self._saved[-1]
+            return completed
+        tensors = _live(model, optimizer, average) | random
+        if replayed_loss is not None:
+            tensors[_REPLAYED] = replayed_loss
+        described = _State(
+            format=FORMAT,
+            step=state.step,
+            epoch_sums=_Sums(**asdict(state.epoch_sums)),
+            best_score=state.best_score,
+            best_epoch=state.best_epoch,
+            spec=self._identity.spec,
+            data=self._identity.data,
+            tensors="",
+        )
+        snapshot = self._snapshots.take(tensors)
+        self._thread = threading.Thread(
+            target=self._in_thread, args=(lambda: self._write(snapshot, described, is_best),), name="checkpoint"
+        )
+        self._thread.start()
+        return completed
+
+    def completed(self) -> list[Saved]:
+        """What has come to be whole on disk since the last call. Raises what kept one from it, such as OSError."""
+        if self._thread is None or self._thread.is_alive():
+            return []
+        return self.wait()
+
+    def wait(self) -> list[Saved]:
+        """The same, with the save that is being written. Sync: waits for the disk."""
+        if self._thread is None:
+            return []
+        self._thread.join()
+        self._thread = None
+        [result], self._done = self._done, []
+        if isinstance(result, Exception):
+            raise result
+        self._keep_newest(result)
+        return [result]
+
+    def _in_thread(self, write: Callable[[], Saved]) -> None:
+        try:
+            self._done.append(write())
+        except Exception as error:  # the outermost of its thread: raised where the loop asks what came of it
+            self._done.append(error)
+
+    def _write(self, snapshot: Snapshot, described: _State, is_best: bool) -> Saved:
+        snapshot.wait()
+        path = self._folder / f"step-{described.step}"
         with files.whole_folder(path) as folder:
-            digest = files.write_tensors(folder / "state.safetensors", _live(model, optimizer, average) | random)
-            saved = _State(
-                format=FORMAT,
-                step=state.step,
-                epoch_sums=_Sums(**asdict(state.epoch_sums)),
-                best_score=state.best_score,
-                best_epoch=state.best_epoch,
-                spec=self._identity.spec,
-                data=self._identity.data,
-                tensors=digest,
-            )
-            write_json(folder / "state.json", saved.wire())
-        newest = Saved(state.step, path, digest)
+            digest = files.write_tensors(folder / "state.safetensors", snapshot.tensors)
+            write_json(folder / "state.json", described.model_copy(update={"tensors": digest}).wire())
+        return Saved(described.step, path, digest, is_best)
+
+    def _keep_newest(self, newest: Saved) -> None:
         known = {*self._saved, newest} | ({self._best} if self._best else set())
         self._saved = [*self._saved, newest][-self._keep :]
-        if is_best:
+        if newest.is_best:
             self._best = newest
         for old in known - {*self._saved, self._best}:
             shutil.rmtree(old.path, ignore_errors=True)
-        return newest
 
     def restore(
         self, path: Path, state: LoopState, model: nn.Module, optimizer: Optimizer, average: Average | None = None
-    ) -> str | None:
-        """Everything is as it was saved at `path`, or untouched, and the reason why is returned."""
-        try:
-            saved, tensors = self._read(path, _live(model, optimizer, average))
-        except Unusable as reason:
-            return f"the checkpoint {path.name} could not be used ({reason}): training began anew"
+    ) -> Restored:
+        """Everything is as it was saved at `path`, else as in the one before it, else untouched."""
+        passed_over: list[str] = []
+        for candidate in (path, *_before(path)):
+            try:
+                saved, tensors = self._read(candidate, _live(model, optimizer, average))
+            except Unusable as reason:
+                passed_over.append(f"the checkpoint {candidate.name} could not be used ({reason})")
+                continue
+            self._adopt(saved, tensors, state, _live(model, optimizer, average))
+            note = f"{'; '.join(passed_over)}: training goes on from step {saved.step}" if passed_over else None
+            replayed = tensors.get(_REPLAYED)
+            return Restored(note, float(replayed) if replayed is not None and replayed.numel() == 1 else None)
+        return Restored(f"{'; '.join(passed_over)}: training began anew")
+
+    def _adopt(self, saved: _State, tensors: dict[str, Tensor], state: LoopState, live: dict[str, Tensor]) -> None:
         # In place, because whatever was captured before would go on with the old tensors.
-        for name, target in _live(model, optimizer, average).items():
+        for name, target in live.items():
             target.copy_(tensors[name])
         restore_random_states(tensors, self._ranks)
         state.step = saved.step
         state.epoch_sums = Sums(**saved.epoch_sums.model_dump())
         state.best_score, state.best_epoch = saved.best_score, saved.best_epoch
-        return None
 
     def _read(self, path: Path, live: dict[str, Tensor]) -> tuple[_State, dict[str, Tensor]]:
         """A checkpoint of this very job, checked. Raises Unusable before anything is changed."""
@@ -199,6 +275,19 @@ class Checkpoints:
             raise Unusable(f"it cannot be read: {error.strerror}") from error
         _check_shapes(tensors, live)
         return saved, tensors
+
+
+def _before(path: Path) -> list[Path]:
+    """The checkpoints beside `path` of fewer steps, the newest first."""
+    numbers = {other: _step_in(other.name) for other in path.parent.glob("step-*")}
+    step = _step_in(path.name)
+    earlier = [other for other, number in numbers.items() if number is not None and step is not None and number < step]
+    return sorted(earlier, key=lambda other: numbers[other] or 0, reverse=True)[:_MOST_BEFORE]
+
+
+def _step_in(name: str) -> int | None:
+    digits = name.removeprefix("step-")
+    return int(digits) if digits.isdecimal() and len(digits) < 16 else None
 
 
 def _live(model: nn.Module, optimizer: Optimizer, average: Average | None) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ def prepare(order: JobOrder, ranks: Ranks = ALONE) -> Device:
     torch.set_deterministic_debug_mode("error" if spec.deterministic else "default")
     # The search runs every candidate for every convolution: 4.4 s before the first step, for 3 % (docs/design).
     torch.backends.cudnn.benchmark = False
-    _set_float32_precision(exact=spec.precision == "float32")
+    set_float32_precision(exact=spec.precision == "float32")
     torch.manual_seed(spec.hyperparameters.seed)
     return _gpu(spec, ranks) if order.gpus else _cpu(spec, ranks)
 
@@ -133,7 +133,7 @@ def _dtype_words(dtype: torch.dtype | None) -> str:
     return str(dtype or torch.float32).removeprefix("torch.")
 
 
-def _set_float32_precision(*, exact: bool) -> None:
+def set_float32_precision(*, exact: bool) -> None:
     """float32 is true float32 when `exact`, else TF32 where the GPU has it."""
     value = "ieee" if exact else "tf32"
     torch.backends.cuda.matmul.fp32_precision = value

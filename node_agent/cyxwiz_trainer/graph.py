@@ -36,6 +36,15 @@ class Repeated:
             self.words = f"eager: {steps} steps are too few for a CUDA graph"
         self._may_capture = device.is_gpu and self.words is None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the later steps run as this one did."""
+        return not self._may_capture
+
+    @property
+    def is_graph(self) -> bool:
+        return self._graph is not None
+
     def __call__(self) -> None:
         """One step is queued on the device; on the CPU it is done."""
         if self._graph is not None:

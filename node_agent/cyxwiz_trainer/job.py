@@ -21,13 +21,14 @@ from cyxwiz_protocol.records import ExitCode, FailureRecord, ModelRecord
 from . import data, device, evaluation, export, models, supervisor, weights
 from .average import Average
 from .checkpoint import Checkpoints, Identity, LoopState
+from .compilation import Compilation
 from .data import Dataset
 from .data.file import below
 from .data.standardize import Standardize, moments
 from .distributed import ALONE, PeerLost, Ranks
 from .failures import JobFailure, UserError, out_of_gpu_memory
 from .fence import Fence, Fenced, Stop
-from .loop import Training, train
+from .loop import Training, leave, train
 from .models import Options
 from .optimizer import Optimizer
 from .reporter import Reporter, Silent
@@ -101,7 +102,8 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
         if ranks.size > 1:
             raise UserError("an Evaluation runs on one GPU: set resources.gpus: 1")
         return _evaluate(order, folder, initial, where, reporter, fence, stop)
-    parts = None
+    parts: Parts | None = None
+    training: Training | None = None
     try:
         with ranks.first_goes_ahead():
             dataset = _data(order, folder)
@@ -121,12 +123,16 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
             batch_size=parts.plan.batch_size if parts else spec.batch_size,
             parts=ranks.size * spec.hyperparameters.accumulate_steps,
         ) from error
+    finally:
+        if training is not None:
+            leave(training)
     if ranks.size == 1:  # only then does a warm trainer fit the next such job
         write_shape(folder, spec, parts.data)
     if not finished:
         return ExitCode.STOPPED
     if not ranks.is_first:
         return ExitCode.SUCCEEDED
+    assert training is not None
     fence.wait()
     digest, size = export.write(folder, training.outcome, spec.model.name, parts.options, parts.data, parts.scale)
     path = f"{folder.model.name}/{export.WEIGHTS}"
@@ -226,6 +232,7 @@ class Parts:
     ) -> Training:
         """Model and optimizer are where the job computes."""
         hyper = spec.hyperparameters
+        part = self.plan.batch_size // hyper.accumulate_steps
         layout = device.image_layout(self.model, where.torch_device)
         model = ranks.with_shared_norms(self.model, where.torch_device)
         model = model.to(where.torch_device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]  # not in its stubs
@@ -251,6 +258,7 @@ class Parts:
             fence=fence,
             stop=stop,
             ranks=ranks,
+            compilation=None if ranks.size > 1 else Compilation.of(spec, self.options, self.data, part, where, folder),
         )
 
 

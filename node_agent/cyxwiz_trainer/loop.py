@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from cyxwiz_crds import TrainingJobSpec
-from cyxwiz_protocol.records import CheckpointedRecord, StartedRecord
+from cyxwiz_protocol.records import CheckpointedRecord, ReplayRecord, StartedRecord
 
 from .average import Average
-from .checkpoint import Checkpoints, LoopState
+from .checkpoint import Checkpoints, LoopState, Restored, Saved
+from .compilation import Compilation
 from .data import Dataset
 from .device import Device
 from .distributed import ALONE, Orders, Ranks
 from .evaluate import evaluate
-from .feed import feed_for
+from .fastest import Fastest
+from .feed import Feed, feed_for
 from .fence import Fence, Stop
+from .forward import forward_of
 from .graph import Repeated
 from .optimizer import Optimizer
+from .replay import agrees, replayed_loss
 from .reporter import Reporter
 from .reports import Reports
 from .run_ahead import RunAhead
 from .schedule import Plan, learning_rate
 from .steering import Steering, acknowledge, steered, steered_hyper
 from .step import Step
+from .step_times import marks_of
 from .tasks import Task
 from .totals import Totals
 
@@ -50,6 +57,8 @@ class Training:
     steering: Steering
     fence: Fence
     stop: Stop
+    compilation: Compilation | None = None
+    """None never compiles."""
     ranks: Ranks = ALONE
 
     def orders(self) -> Orders:
@@ -69,12 +78,12 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
     after it; no checkpoint is written from it.
     """
     device = run.device
-    network = nn.Sequential(run.standardize, run.model).train()
 
-    note = None
+    restored, replay = Restored(), None
     if restore_from is not None:  # before anything is captured
-        note = run.checkpoints.restore(restore_from, state, run.model, run.optimizer, run.average)
-    run.ranks.share(network.parameters())
+        restored = run.checkpoints.restore(restore_from, state, run.model, run.optimizer, run.average)
+        replay = _replayed(run, restored)  # sync: once, of what was just copied
+    run.ranks.share(run.model.parameters())
     restored_step = state.step
 
     control = run.steering.control
@@ -87,12 +96,7 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
 
     feed = feed_for(run.data.train, plan.batch_size, hyper, device, run.ranks)
     totals = Totals(device.torch_device, state.epoch_sums)
-    step = Repeated(
-        Step(feed, network, run.task, run.optimizer, run.average, totals, device, hyper, run.ranks),
-        device,
-        steps=plan.total_steps - state.step,
-        rehearse=not run.ranks.norms_wait(network),
-    )
+    step = _fastest(run, feed, totals, plan.total_steps - state.step)
     ahead = RunAhead.of(device.torch_device)
     report = Reports(run.reporter, run.task, device, hyper.learning_rate, restored_step, run.ranks)
     told = None
@@ -106,6 +110,7 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         orders = run.ranks.agree(state.step, run.orders)
         if orders.stop:
             _save(run, plan, state, totals, report)
+            _tell_saved(run, plan, run.checkpoints.wait())
             return False
 
         rate = learning_rate(state.step, plan, hyper)
@@ -119,8 +124,8 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         ahead.step_queued()  # sync: with an old step, where the host is too far ahead
 
         if state.step == restored_step + 1 or step.words != told:
-            totals.read()  # sync: twice at most, because "started" means that the first step is done
-            _tell_started(run, restored_step, note, step.words)
+            totals.read()  # sync: a few times at most, because "started" means that the first step is done
+            _tell_started(run, restored_step, restored.note, replay, step.words)
             told = step.words
 
         if report.is_due():
@@ -150,15 +155,65 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
             to_save |= (epoch + 1) % run.spec.checkpoint.every_epochs == 0 or state.step == plan.total_steps
         if to_save:
             _save(run, plan, state, totals, report)
+        _tell_saved(run, plan, run.checkpoints.completed() if control is None else run.checkpoints.wait())
         if control is not None:
             acknowledge(run.reporter, control, plan, state.step, saved=control.checkpoint_now)
 
+    _tell_saved(run, plan, run.checkpoints.wait())
     if state.step == restored_step:  # the earlier attempt had done every step and not yet written the model
-        _tell_started(run, restored_step, note, None)
+        _tell_started(run, restored_step, restored.note, replay, None)
     return True
 
 
-def _tell_started(run: Training, restored_step: int, note: str | None, how: str | None) -> None:
+def leave(run: Training) -> None:
+    """Nothing of training is left beside it. Also of a job that failed, the last checkpoint is whole and told."""
+    if run.compilation is not None:
+        run.compilation.end()
+    with contextlib.suppress(Exception):  # `train` raises what a checkpoint fails of, or something that failed before
+        _tell_saved(run, run.plan, run.checkpoints.wait())
+
+
+def step_of(run: Training, feed: Feed, totals: Totals) -> Step:
+    """One step of this job, not compiled."""
+    network = nn.Sequential(run.standardize, run.model).train()
+    forward = forward_of(network, run.task, run.device)
+    parameters = list(run.model.parameters())
+    hyper = run.spec.hyperparameters
+    return Step(feed, forward, parameters, run.optimizer, run.average, totals, hyper, run.ranks)
+
+
+def _fastest(run: Training, feed: Feed, totals: Totals, steps: int) -> Fastest:
+    """The step of this job, over and over."""
+    step = step_of(run, feed, totals)
+
+    def compiled(compilation: Compilation) -> Repeated:
+        return Repeated(replace(step, forward=compilation.compiled(step.forward)), run.device, steps)
+
+    plain = Repeated(step, run.device, steps, rehearse=not run.ranks.norms_wait(run.model))
+    return Fastest(plain, compiled, run.compilation, marks_of(run.device.torch_device), steps)
+
+
+def _replay(run: Training) -> Tensor:
+    """() the loss of the recorded batch with the weights as they are. Every rank has the same."""
+    rows = run.plan.batch_size // run.ranks.size // run.spec.hyperparameters.accumulate_steps
+    network = nn.Sequential(run.standardize, run.model)
+    return replayed_loss(network, run.data.validation, run.task, run.device, rows)
+
+
+def _replayed(run: Training, restored: Restored) -> ReplayRecord | None:
+    """How the recorded batch of the checkpoint is answered now; None where none was, or not with a number."""
+    if restored.replayed_loss is None:
+        return None
+    now = _replay(run).item()
+    if not (math.isfinite(now) and math.isfinite(restored.replayed_loss)):  # JSON has no such numbers
+        return None
+    verified = agrees(restored.replayed_loss, now, run.device)
+    return ReplayRecord(saved_loss=restored.replayed_loss, replayed_loss=now, verified=verified)
+
+
+def _tell_started(
+    run: Training, restored_step: int, note: str | None, replay: ReplayRecord | None, how: str | None
+) -> None:
     run.reporter.write(
         StartedRecord(
             t=time.time(),
@@ -169,27 +224,36 @@ def _tell_started(run: Training, restored_step: int, note: str | None, how: str 
             synthetic=run.data.synthetic,
             data_sha256=run.data.sha256,
             restored_step=restored_step,
+            replay=replay,
             note=note,
         )
     )
 
 
 def _save(run: Training, plan: Plan, state: LoopState, totals: Totals, report: Reports) -> None:
-    """The state is on disk, unless nothing is done yet or this very step is there already."""
-    newest = run.checkpoints.newest
-    if state.step == 0 or (newest is not None and newest.step == state.step):
+    """The state will be on disk, unless nothing is done yet or this very step was saved already."""
+    if state.step == 0 or run.checkpoints.begun_step == state.step:
         return
-    state.epoch_sums = totals.read()  # sync: the copy of the weights that follows waits for the device anyway
+    state.epoch_sums = totals.read()  # sync: nothing is saved after a loss that was no number
     report.check(plan, state.step // plan.steps_per_epoch, state.epoch_sums)
     is_best = state.epoch_sums.steps == 0 and state.best_epoch == plan.epochs_evaluated(state.step)
-    saved = run.checkpoints.save(state, run.model, run.optimizer, run.average, is_best=is_best)
-    run.reporter.write(
-        CheckpointedRecord(
-            t=time.time(),
-            step=saved.step,
-            epoch=saved.step // plan.steps_per_epoch,
-            folder=f"checkpoints/{saved.path.name}",
-            digest=f"sha256:{saved.sha256[:16]}",
-            best=is_best,
+    loss = _replay(run)
+    completed = run.checkpoints.save(
+        state, run.model, run.optimizer, run.average, replayed_loss=loss, is_best=is_best
+    )  # sync: with the checkpoint before, where that is still being written
+    _tell_saved(run, plan, completed)
+
+
+def _tell_saved(run: Training, plan: Plan, completed: list[Saved]) -> None:
+    """Records of checkpoints that are whole on disk."""
+    for saved in completed:
+        run.reporter.write(
+            CheckpointedRecord(
+                t=time.time(),
+                step=saved.step,
+                epoch=saved.step // plan.steps_per_epoch,
+                folder=f"checkpoints/{saved.path.name}",
+                digest=f"sha256:{saved.sha256[:16]}",
+                best=saved.is_best,
+            )
         )
-    )

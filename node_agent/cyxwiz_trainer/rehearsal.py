@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.order import JobOrder
@@ -21,9 +20,9 @@ from .data import Dataset, Part
 from .failures import JobFailure
 from .feed import feed_for
 from .fence import Fence, Stop
+from .loop import step_of
 from .reporter import Reporter
 from .shape import PLACEHOLDER
-from .step import Step
 from .totals import Totals
 
 _IMAGE, _PLACES = [3, 32, 32], [128]
@@ -83,10 +82,9 @@ def _step(shape: Shape, scratch: JobFolder) -> None:
     parts = job.Parts.of(spec, _blank(shape), where)
     stop = Stop()
     run = parts.on_device(spec, scratch, where, Reporter(scratch.metrics), Fence(None, stop), stop)
-    network = nn.Sequential(run.standardize, run.model).train()
     feed = feed_for(run.data.train, parts.plan.batch_size, spec.hyperparameters, where)
     totals = Totals(where.torch_device, LoopState().epoch_sums)
-    step = Step(feed, network, run.task, run.optimizer, run.average, totals, where, spec.hyperparameters)
+    step = step_of(run, feed, totals)
     feed.begin_epoch(0)
     run.optimizer.set_learning_rate(0.01)
     if run.average is not None:

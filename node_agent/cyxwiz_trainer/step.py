@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from cyxwiz_crds.training_job import Hyperparameters
 
 from .average import Average
-from .device import Device
 from .distributed import ALONE, Ranks
 from .feed import Feed
+from .forward import Forward
 from .optimizer import Optimizer
-from .tasks import Task
 from .totals import Totals
 
 
@@ -23,13 +22,11 @@ class Step:
     """Everything it touches stays where it is, and nothing in it waits for the device: it can be captured."""
 
     feed: Feed
-    network: nn.Module
-    """Takes raw samples."""
-    task: Task
+    forward: Forward
+    parameters: list[nn.Parameter]
     optimizer: Optimizer
     average: Average | None
     totals: Totals
-    device: Device
     hyper: Hyperparameters
     ranks: Ranks = ALONE
 
@@ -40,17 +37,16 @@ class Step:
         right: list[Tensor] = []
         self.optimizer.zero_grad()
         for inputs, targets in zip(self.feed.inputs.chunk(parts), self.feed.targets.chunk(parts), strict=True):
-            with self.device.autocast():
-                outputs = self.network(inputs)
-            loss = self.task.loss(outputs, targets) / parts
+            loss, answered_right = self.forward(inputs, targets)
+            loss = loss / parts
             loss.backward()
             losses.append(loss.detach())
-            right.append(self.task.right(outputs.detach(), targets).sum())
+            right.append(answered_right)
 
         sums = torch.stack(losses).sum(), torch.stack(right).sum()
-        loss, correct = self.ranks.average(self.network.parameters(), *sums)
+        loss, correct = self.ranks.average(self.parameters, *sums)
         if self.hyper.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.hyper.gradient_clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.hyper.gradient_clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.follow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.job_folder import JobFolder, write_json
@@ -25,13 +25,14 @@ from cyxwiz_protocol.records import (
     parse_record,
 )
 from cyxwiz_trainer import data, device, job, models
+from cyxwiz_trainer.blueprint import Blueprint
 from cyxwiz_trainer.checkpoint import LoopState
+from cyxwiz_trainer.compilation import Compilation
 from cyxwiz_trainer.feed import Feed, PinnedFeed, feed_for
 from cyxwiz_trainer.fence import Fence, Stop
 from cyxwiz_trainer.graph import EAGER_STEPS, Repeated
-from cyxwiz_trainer.loop import Training, train
+from cyxwiz_trainer.loop import Training, step_of, train
 from cyxwiz_trainer.reporter import Reporter
-from cyxwiz_trainer.step import Step
 from cyxwiz_trainer.totals import Totals
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products; read when CUDA starts
@@ -109,8 +110,7 @@ def step_losses(run: Training, steps: int, repeated: bool, feed: Feed | None = N
     hyper, plan = run.spec.hyperparameters, run.plan
     feed = feed or feed_for(run.data.train, plan.batch_size, hyper, run.device)
     totals = Totals(run.device.torch_device, LoopState().epoch_sums)
-    network = nn.Sequential(run.standardize, run.model).train()
-    step = Step(feed, network, run.task, run.optimizer, run.average, totals, run.device, hyper)
+    step = step_of(run, feed, totals)
     call = Repeated(step, run.device, steps) if repeated else step
     run.optimizer.set_learning_rate(hyper.learning_rate)
     feed.begin_epoch(0)
@@ -224,6 +224,28 @@ def test_the_loop_never_waits_for_the_gpu_between_its_marked_places(tmp_path: Pa
 
     run = make_training(tmp_path, {"maxSteps": 55}, CountingFence(stop, watch), stop)
     assert train(run, LoopState(), None)
+
+
+def test_a_step_is_compiled_beside_training_and_what_was_timed_faster_stays(tmp_path: Path) -> None:
+    stop, metrics = Stop(), folder_at(tmp_path).metrics
+
+    def watch(step: int) -> None:
+        if step % 200 == 0 and metrics.exists() and b"compiled" in metrics.read_bytes():
+            stop.request()
+
+    run = make_training(tmp_path, {"maxSteps": 1_000_000}, CountingFence(stop, watch), stop)
+    parts = job.Parts.of(run.spec, run.data, run.device)
+    blueprint = Blueprint.of(run.spec, parts.options, run.data, run.plan.batch_size, run.device)
+    compilation = Compilation(blueprint, tmp_path / "compiled", tmp_path / "scratch", always=True)
+    state = LoopState()
+    try:
+        assert not train(dataclasses.replace(run, compilation=compilation), state, None)
+    finally:
+        compilation.end()
+    told = [record.device for record in records_of(JobFolder(tmp_path)) if isinstance(record, StartedRecord)][-1]
+    print(told)
+    assert told.endswith("compiled, CUDA graph") or "not compiled: that took" in told
+    assert (tmp_path / "compiled" / f"{blueprint.key}.json").is_file()
 
 
 def test_data_in_host_memory_is_fed_as_data_on_the_gpu_is(tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_a_stopped_job_goes_on_elsewhere_as_if_it_had_never_stopped(trainers: An
     assert second.wait() == ExitCode.SUCCEEDED, second.log()
     (started,) = second.of(StartedRecord)
     assert (started.restored_step, started.note) == (checkpoint.step, None)
+    assert started.replay is not None
+    assert started.replay.verified
+    assert started.replay.saved_loss == started.replay.replayed_loss
     assert _losses(first) + _losses(second) == _losses(digits)
     assert second.of(ModelRecord)[0].sha256 == digits.of(ModelRecord)[0].sha256
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyxwiz_agent.ending import ending_of, wish_of
-from cyxwiz_agent.facts import Facts, curve, duration_text, model_report, progress_report, thinned
+from cyxwiz_agent.facts import Facts, curve, duration_text, model_report, progress_report, resumption_report, thinned
 from cyxwiz_agent.pace import Pace
 from cyxwiz_protocol.records import (
     EpochRecord,
@@ -16,6 +16,7 @@ from cyxwiz_protocol.records import (
     FailureRecord,
     ModelRecord,
     ProgressRecord,
+    ReplayRecord,
     StartedRecord,
     encode_record,
     parse_record,
@@ -59,6 +60,15 @@ def test_accuracy_on_held_out_data_and_the_best_of_it_are_kept() -> None:
     assert (told.validation_accuracy, told.best) == ("0.8000", "0.9000")
     assert told.loss_history == "1.0000 0.5000 0.3333"
     assert told.curve == "█▃▁"
+
+
+def test_a_resumed_job_tells_the_loss_of_the_recorded_batch_then_and_now() -> None:
+    started = StartedRecord(t=1.0, device="CPU", parameters=3, train_samples=4, validation_samples=5)
+    assert resumption_report(Facts().after(started)) is None
+    replay = ReplayRecord(saved_loss=0.25, replayed_loss=0.2500001, verified=True)
+    told = resumption_report(Facts().after(started.model_copy(update={"restored_step": 90, "replay": replay})))
+    assert told is not None
+    assert (told.step, told.verified, told.saved_loss, told.replayed_loss) == (90, True, "0.25", "0.25")
 
 
 def test_a_model_says_where_it_lies() -> None:

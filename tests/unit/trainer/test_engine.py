@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cyxwiz_trainer.device import Device
 from cyxwiz_trainer.evaluate import Result, evaluate
 from cyxwiz_trainer.feed import Feed
 from cyxwiz_trainer.fence import Fence, Stop
+from cyxwiz_trainer.forward import forward_of
 from cyxwiz_trainer.graph import Repeated
 from cyxwiz_trainer.optimizer import Optimizer
 from cyxwiz_trainer.run_ahead import RunAhead
@@ -30,11 +32,15 @@ CPU = Device(torch.device("cpu"), None, "CPU")
 SAMPLES = Part(torch.randn(24, 6, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 3)
 
 
-def make_step(part: Part = SAMPLES, task: Task | None = None, outputs: int = 3, **hyper: Any) -> Step:
-    """A step of a small model whose first batch of 12 is filled in."""
+def make_model(inputs: int = 6, outputs: int = 3) -> nn.Module:
     torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, 8), nn.Tanh(), nn.Linear(8, outputs))
+
+
+def make_step(part: Part = SAMPLES, task: Task | None = None, model: nn.Module | None = None, **hyper: Any) -> Step:
+    """A step of a small model whose first batch of 12 is filled in."""
     parsed = Hyperparameters.model_validate({"learningRate": 0.1} | hyper)
-    model = nn.Sequential(nn.Linear(part.inputs.shape[1], 8), nn.Tanh(), nn.Linear(8, outputs))
+    model = model or make_model()
     optimizer = Optimizer(model, parsed)
     optimizer.set_learning_rate(parsed.learning_rate)
     average = None if parsed.ema is None else Average(model, parsed.ema)
@@ -42,11 +48,12 @@ def make_step(part: Part = SAMPLES, task: Task | None = None, outputs: int = 3, 
     feed.begin_epoch(0)
     feed.fill(0)
     totals = Totals(CPU.torch_device, Sums())
-    return Step(feed, model, task or Classification(), optimizer, average, totals, CPU, parsed)
+    forward = forward_of(model, task or Classification(), CPU)
+    return Step(feed, forward, list(model.parameters()), optimizer, average, totals, parsed)
 
 
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+def weights(parameters: Iterable[nn.Parameter]) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in parameters])
 
 
 def test_a_batch_in_parts_moves_the_weights_as_the_whole_one_does() -> None:
@@ -54,31 +61,33 @@ def test_a_batch_in_parts_moves_the_weights_as_the_whole_one_does() -> None:
     for step in (whole, parts):
         step()
         step()
-    torch.testing.assert_close(weights(whole.network), weights(parts.network))
+    torch.testing.assert_close(weights(whole.parameters), weights(parts.parameters))
     assert whole.totals.read().loss == pytest.approx(parts.totals.read().loss)
     assert whole.totals.read().correct == parts.totals.read().correct
 
 
 def test_a_long_gradient_is_shortened() -> None:
     step = make_step(gradientClip=0.001, momentum=0)
-    before = weights(step.network)
+    before = weights(step.parameters)
     step()
-    assert (weights(step.network) - before).norm().item() == pytest.approx(0.1 * 0.001, rel=1e-3)
+    assert (weights(step.parameters) - before).norm().item() == pytest.approx(0.1 * 0.001, rel=1e-3)
 
 
 def test_the_average_follows_the_weights_and_brings_their_statistics() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     average = Average(model, decay=0.9)
-    start = weights(model)
+    start = weights(model.parameters())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 1
     average.set_step(0)
     average.follow()
-    torch.testing.assert_close(weights(average.model), start + 0.9)  # a young one takes 1 - 1/10 of the new
+    torch.testing.assert_close(
+        weights(average.model.parameters()), start + 0.9
+    )  # a young one takes 1 - 1/10 of the new
     average.set_step(10_000)
     average.follow()
-    torch.testing.assert_close(weights(average.model), start + 0.9 + 0.1 * 0.1)
+    torch.testing.assert_close(weights(average.model.parameters()), start + 0.9 + 0.1 * 0.1)
     model(torch.randn(4, 2))
     ready = average.ready()
     torch.testing.assert_close(ready.get_buffer("1.running_mean"), model.get_buffer("1.running_mean"))
@@ -121,12 +130,13 @@ def test_an_epoch_is_fed_once_whole_and_the_same_again_after_a_restart() -> None
 
 def test_a_regression_is_learned_and_has_no_accuracy() -> None:
     part = Part(SAMPLES.inputs, SAMPLES.inputs[:, :1] * 2)
-    step = make_step(part, Regression(), outputs=1)
-    first = step.task.loss(step.network(step.feed.inputs), step.feed.targets).item()
+    model = make_model(6, 1)
+    step = make_step(part, Regression(), model)
+    first = step.forward(step.feed.inputs, step.feed.targets)[0].item()
     for _ in range(50):
         step()
     seen = Part(step.feed.inputs, step.feed.targets)
-    result = evaluate(step.network, seen, 7, Regression(), CPU, Fence(None, Stop()))
+    result = evaluate(model, seen, 7, Regression(), CPU, Fence(None, Stop()))
     assert result.loss < first / 10
     assert result.accuracy is None
     assert result.score == -result.loss

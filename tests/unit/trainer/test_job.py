@@ -17,12 +17,16 @@ from cyxwiz_protocol.clock import boottime
 from cyxwiz_protocol.job_folder import JobFolder, write_deadline, write_json
 from cyxwiz_protocol.records import EpochRecord, ExitCode, FailureRecord, StartedRecord, parse_record
 from cyxwiz_trainer import device, job, models
-from cyxwiz_trainer.checkpoint import Checkpoints, Identity, LoopState
+from cyxwiz_trainer.checkpoint import Checkpoints, Identity, LoopState, Restored, Saved
+from cyxwiz_trainer.data import Part
+from cyxwiz_trainer.device import Device
 from cyxwiz_trainer.failures import WrongDevices
 from cyxwiz_trainer.fence import Stop
 from cyxwiz_trainer.optimizer import Optimizer
 from cyxwiz_trainer.rehearsal import usual_shapes
+from cyxwiz_trainer.replay import agrees, replayed_loss
 from cyxwiz_trainer.reporter import Reporter
+from cyxwiz_trainer.tasks import Classification
 from cyxwiz_trainer.totals import Sums
 
 SPEC = TrainingJobSpec.model_validate({"model": {"name": "mlp"}, "dataset": {"uri": "builtin://digits"}})
@@ -151,14 +155,18 @@ def _model(seed: int) -> tuple[nn.Module, Optimizer]:
 def test_a_restored_state_is_the_saved_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2, identity=Identity.of(SPEC, "data"))
     model, optimizer = _model(seed=1)
-    saved = checkpoints.save(LoopState(9, Sums(3, 0.1, 2.0, 3.0)), model, optimizer)
+    checkpoints.save(LoopState(9, Sums(3, 0.1, 2.0, 3.0)), model, optimizer, replayed_loss=torch.tensor(0.5))
     random = torch.rand(3)
+    with torch.no_grad():
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        model[0].weight.zero_()  # pyright: ignore[reportIndexIssue]  # the first of a sequence
+    [saved] = checkpoints.wait()
     other, other_optimizer = _model(seed=2)
     state = LoopState()
-    assert checkpoints.restore(saved.path, state, other, other_optimizer) is None
+    assert checkpoints.restore(saved.path, state, other, other_optimizer) == Restored(None, 0.5)
     assert state == LoopState(9, Sums(3, 0.1, 2.0, 3.0))
     assert torch.equal(torch.rand(3), random)
-    for name, value in model.state_dict().items():
+    for name, value in kept.items():
         assert torch.equal(other.state_dict()[name], value)
     for name, value in optimizer.state().items():
         assert torch.equal(other_optimizer.state()[name], value)
@@ -168,6 +176,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2, identity=Identity.of(SPEC, "data"))
     for step in (5, 10, 15):
         checkpoints.save(LoopState(step), *_model(seed=1))
+    checkpoints.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10", "step-15"]
 
 
@@ -179,16 +188,61 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     ],
 )
 def test_a_foreign_checkpoint_is_refused_and_nothing_is_touched(tmp_path: Path, identity: Identity, words: str) -> None:
-    saved = Checkpoints(tmp_path, 2, Identity.of(SPEC, "data")).save(LoopState(5), *_model(seed=1))
+    saved = _saved(tmp_path, 5)
     model, optimizer = _model(seed=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = LoopState()
-    note = Checkpoints(tmp_path, 2, identity).restore(saved.path, state, model, optimizer)
-    assert words in (note or "")
+    restored = Checkpoints(tmp_path, 2, identity).restore(saved.path, state, model, optimizer)
+    assert words in (restored.note or "")
     assert state == LoopState()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_checkpoint_that_is_gone_is_told(tmp_path: Path) -> None:
-    note = Checkpoints(tmp_path, 2, Identity.of(SPEC, "data")).restore(tmp_path / "step-3", LoopState(), *_model(1))
-    assert "step-3 could not be used" in (note or "")
+    restored = Checkpoints(tmp_path, 2, Identity.of(SPEC, "data")).restore(tmp_path / "step-3", LoopState(), *_model(1))
+    assert "step-3 could not be used" in (restored.note or "")
+    assert "began anew" in (restored.note or "")
+
+
+def _saved(folder: Path, *steps: int) -> Saved:
+    """The last of the checkpoints that were saved after `steps`."""
+    checkpoints = Checkpoints(folder, 9, Identity.of(SPEC, "data"))
+    for step in steps:
+        checkpoints.save(LoopState(step), *_model(seed=step))
+    return checkpoints.wait()[-1]
+
+
+def test_a_corrupt_checkpoint_is_passed_over_for_the_one_before_and_that_is_said(tmp_path: Path) -> None:
+    newest = _saved(tmp_path, 5, 10, 15)
+    weights = bytearray((newest.path / "state.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (newest.path / "state.safetensors").write_bytes(weights)
+    (tmp_path / "step-10" / "state.json").write_text("{")
+    state = LoopState()
+    restored = Checkpoints(tmp_path, 2, Identity.of(SPEC, "data")).restore(newest.path, state, *_model(seed=2))
+    assert state.step == 5
+    assert restored.note == (
+        "the checkpoint step-15 could not be used (its digest does not match: it is corrupt); "
+        "the checkpoint step-10 could not be used (its state.json is corrupt): training goes on from step 5"
+    )
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_job_where_it_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    checkpoints = Checkpoints(tmp_path / "file" / "checkpoints", 2, Identity.of(SPEC, "data"))
+    checkpoints.save(LoopState(5), *_model(seed=1))
+    with pytest.raises(OSError, match="file"):
+        checkpoints.wait()
+
+
+def test_a_recorded_batch_is_answered_the_same_by_the_same_weights_only() -> None:
+    part = Part(torch.randn(100, 4, generator=torch.Generator().manual_seed(3)), torch.arange(100) % 3)
+    where = Device(torch.device("cpu"), None, "CPU")
+    (model, _), (same, _), (other, _) = _model(1), _model(1), _model(2)
+    losses = [replayed_loss(each, part, Classification(), where, 64).item() for each in (model, same, other)]
+    assert losses[0] == losses[1]
+    assert agrees(losses[0], losses[1], where)
+    assert not agrees(losses[0], losses[2], where)
+    in_parts = replayed_loss(model, part, Classification(), where, 10).item()
+    assert agrees(losses[0], in_parts, where)
+    assert model.training

@@ -1,0 +1,163 @@
+"""Accuracy of the engine against the script people usually write: paired seeds on real images (Fashion-MNIST).
+
+    python3 benchmarks/accuracy.py [--seeds 12] [--epochs 3] [--batch 256] [--seconds 280]
+
+Both train the same network from the same first weights on the same samples; order, precision and step are each one's
+own: the usual script float32 with a shuffled order of torch's, ours what a job gets. Prints a line of JSON per pair and
+the one-sided 95 % bound of the mean difference (Student's t). First, 50 steps in float32 on the same batches: the
+largest difference of the two losses. The images are those of Debian's package dataset-fashion-mnist; another uri can
+be given with --uri.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cyxwiz_crds import TrainingJobSpec
+from cyxwiz_protocol.job_folder import JobFolder
+from cyxwiz_protocol.order import JobOrder
+from cyxwiz_trainer import data, device, job
+from cyxwiz_trainer.checkpoint import LoopState
+from cyxwiz_trainer.evaluate import evaluate
+from cyxwiz_trainer.feed import feed_for
+from cyxwiz_trainer.fence import Fence, Stop
+from cyxwiz_trainer.graph import Repeated
+from cyxwiz_trainer.loop import Training, step_of, train
+from cyxwiz_trainer.reporter import Reporter
+from cyxwiz_trainer.totals import Sums, Totals
+
+# Of Student's t, one-sided 95 %, by degrees of freedom.
+T_95 = {2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 6: 1.943, 7: 1.895, 8: 1.860, 9: 1.833, 10: 1.812, 11: 1.796}
+COMPARED_STEPS = 50
+RATE = 0.05
+
+
+def make(dataset: data.Dataset, folder: Path, arguments: argparse.Namespace, **more: Any) -> Training:
+    """Our job as its loop has it."""
+    seed = more.pop("seed", 0)
+    gpus = int(torch.cuda.is_available())
+    raw: dict[str, Any] = {
+        "model": {"name": arguments.model},
+        "dataset": {"uri": arguments.uri},
+        "batchSize": arguments.batch,
+        "epochs": arguments.epochs,
+        "hyperparameters": {"learningRate": RATE, "momentum": 0.9, "seed": seed},
+        "resources": {"gpus": gpus, "cpus": 2, "memory": "8Gi"},
+    }
+    spec = TrainingJobSpec.model_validate(raw | more)
+    order = JobOrder(assignment_id="a", namespace="n", name="b", attempt=1, spec=spec, gpus=device.visible_gpus())
+    where = device.prepare(order)
+    files, stop = JobFolder(folder), Stop()
+    parts = job.Parts.of(spec, dataset, where)
+    return parts.on_device(spec, files, where, Reporter(files.metrics), Fence(None, stop), stop)
+
+
+def accuracy(run: Training, model: nn.Module) -> float:
+    """Percent of the held-out samples, computed in float32 for both."""
+    network = nn.Sequential(run.standardize, model)
+    where = device.Device(run.device.torch_device, None, "float32")
+    result = evaluate(network, run.data.validation, 512, run.task, where, Fence(None, Stop()))
+    return 100 * (result.accuracy or 0.0)
+
+
+def usual_steps(network: nn.Module, part: data.Part, batches: list[torch.Tensor], target: torch.device) -> list[float]:
+    """The loss of each step of the usual script over `batches` of indices."""
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9)
+    losses: list[torch.Tensor] = []
+    for indices in batches:
+        inputs, labels = part.inputs[indices].to(target), part.labels[indices].to(target)
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(network(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return [float(loss) for loss in losses]
+
+
+def pair(dataset: data.Dataset, seed: int, arguments: argparse.Namespace) -> tuple[float, float]:
+    """Held-out accuracy in percent of the usual script and of ours, from the same first weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = make(dataset, Path(folder), arguments, seed=seed)
+        model = copy.deepcopy(run.model)
+        part, target = run.data.train, run.device.torch_device
+        batches: list[torch.Tensor] = []
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(arguments.epochs):
+            order = torch.randperm(len(part), generator=generator).to(part.inputs.device)
+            batches += list(order.split(arguments.batch))[: len(part) // arguments.batch]
+        usual_steps(nn.Sequential(run.standardize, model), part, batches, target)
+        theirs = accuracy(run, model)
+        train(run, LoopState(), None)
+        return theirs, accuracy(run, run.outcome)
+
+
+def float32_difference(dataset: data.Dataset, arguments: argparse.Namespace) -> float:
+    """The largest difference of a step's loss over 50 steps on the same batches, both in true float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = make(dataset, Path(folder), arguments, precision="float32")
+        model = copy.deepcopy(run.model)
+        feed = feed_for(run.data.train, run.plan.batch_size, run.spec.hyperparameters, run.device)
+        totals = Totals(run.device.torch_device, Sums())
+        step = Repeated(step_of(run, feed, totals), run.device, COMPARED_STEPS)
+        run.optimizer.set_learning_rate(RATE)
+        feed.begin_epoch(0)
+        ours, before, kept = [], 0.0, []
+        for position in range(COMPARED_STEPS):
+            feed.fill(position)
+            kept.append((feed.inputs.clone(), feed.targets.clone()))
+            step()
+            loss = totals.read().loss
+            ours.append(loss - before)
+            before = loss
+        part = data.Part(torch.cat([inputs for inputs, _ in kept]), torch.cat([labels for _, labels in kept]))
+        size = run.plan.batch_size
+        places = torch.arange(COMPARED_STEPS * size, device=part.inputs.device)
+        theirs = usual_steps(
+            nn.Sequential(run.standardize, model), part, list(places.split(size)), run.device.torch_device
+        )
+        return max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--uri", default="builtin://fashion-mnist")
+    parser.add_argument("--seconds", type=float, default=280.0, help="after so many no further pair is begun")
+    arguments = parser.parse_args()
+    until = time.monotonic() + arguments.seconds
+    spec = TrainingJobSpec.model_validate({"model": {"name": arguments.model}, "dataset": {"uri": arguments.uri}})
+    dataset = data.load(spec, None)
+    difference = float32_difference(dataset, arguments)
+    print(json.dumps({"float32": {"steps": COMPARED_STEPS, "largestLossDifference": difference}}), flush=True)
+    differences: list[float] = []
+    for seed in range(arguments.seeds):
+        if time.monotonic() > until:
+            break
+        theirs, ours = pair(dataset, seed, arguments)
+        differences.append(ours - theirs)
+        print(json.dumps({"seed": seed, "usual": round(theirs, 2), "ours": round(ours, 2)}), flush=True)
+    if len(differences) - 1 in T_95:
+        mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+        bound = mean - T_95[len(differences) - 1] * deviation / len(differences) ** 0.5
+        name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+        told = {"pairs": len(differences), "meanDifference": round(mean, 3), "bound95": round(bound, 3)}
+        print(json.dumps({"points": told, "device": name, "torch": torch.__version__}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
