@@ -18,6 +18,8 @@ from cyxwiz_runner.uids import why_not
 from .conftest import FAKE_TRAINER, Runner
 
 UIDS = range(731_000, 731_008)
+FOR_ONE_JOB = UIDS[:2]
+"""The runner's fetching process has the first."""
 
 
 def usable_python():
@@ -127,7 +129,7 @@ def test_a_frozen_job_under_its_uid_stands_still_and_thaws(separate, until):
 
 
 def test_an_ended_jobs_folder_is_the_runners_again_and_its_uid_another_jobs(separate):
-    separate.begin(uids=UIDS[:1])
+    separate.begin(uids=FOR_ONE_JOB)
     for _ in range(3):
         folder = separate.run("end")
         assert separate.wait_for_state(folder, "Reaped").exit.exit_code == 0, folder.log.read_text()
@@ -137,11 +139,11 @@ def test_an_ended_jobs_folder_is_the_runners_again_and_its_uid_another_jobs(sepa
 
 
 def test_without_a_free_uid_a_job_does_not_start_and_says_why(separate):
-    separate.begin(uids=UIDS[:1])
+    separate.begin(uids=FOR_ONE_JOB)
     separate.wait_for_state(separate.run("work"), "Running")
     folder = separate.run("work")
     assert separate.wait_for_state(folder, "Reaped").exit.cause == "StartFailed"
-    assert "no uid of 731000-731000 is free" in folder.log.read_text()
+    assert "no uid of 731000-731001 is free" in folder.log.read_text()
 
 
 def test_the_next_attempt_reads_the_checkpoint_of_the_last_until_it_ends(separate):
