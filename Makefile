@@ -31,7 +31,7 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY) ## Four jobs on a real control plane on this machine; KEEP=1 keeps it running
 	@$(BIN)/python -m cyxwiz_platform.demo $(if $(KEEP),--keep)
 
-demo-kind: ## The same in a kind cluster; needs docker, kind, kubectl and helm. CI does not run it
+demo-kind: ## The same in a kind cluster; needs docker, kind, kubectl and helm. CI does not run it, and nobody has yet
 	kind get clusters | grep -qx cyxwiz || kind create cluster --name cyxwiz
 	docker build -q -f Dockerfile.operator -t localhost/cyxwiz-operator:0.1.0 .
 	docker build -q -f Dockerfile.agent --target agent -t localhost/cyxwiz-agent:0.1.0 .

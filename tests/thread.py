@@ -59,6 +59,10 @@ def stepping(job: Object) -> bool:
     return (status_of(job).get("execution", {}).get("progress") or {}).get("step", 0) > 0
 
 
+def has_checkpoint(job: Object) -> bool:
+    return bool(status_of(job).get("execution", {}).get("checkpoint"))
+
+
 def condition(job: Object, kind: str) -> Object:
     return next((c for c in status_of(job).get("conditions", []) if c["type"] == kind), {})
 

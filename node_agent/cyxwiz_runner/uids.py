@@ -31,10 +31,6 @@ class Uids:
     def __str__(self) -> str:
         return f"{self._range[0]}-{self._range[-1]}"
 
-    @property
-    def free_count(self) -> int:
-        return len(self._free)
-
     def take(self) -> int:
         """A uid without processes, its holder's alone. Raises OSError when there is none."""
         used = _uids_in_use()

@@ -75,10 +75,6 @@ class Machine(Cluster):
         address = str(runtime.socket(self._containerd))
         return self._inside.run("ctr", "--address", address, "--namespace", "k8s.io", *arguments, within_s=within_s)
 
-    def run_inside(self, *command: str, within_s: float = 60) -> str:
-        """What `command` printed in the machine's namespaces, as its root."""
-        return self._inside.run(*command, within_s=within_s)
-
     def stop(self, *, keep_logs: bool = False) -> None:
         """No process of the machine runs, containers included, and nothing of it is left on disk."""
         assert self._supervisor is not None

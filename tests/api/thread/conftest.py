@@ -33,3 +33,14 @@ def no_jobs_left(thread: Platform) -> Iterator[None]:
     """The next test finds no job of this one."""
     yield
     thread.cluster.run_kubectl("delete", "trainingjobs", "--all", "-n", "default")
+
+
+@pytest.fixture
+def hasty(thread: Platform) -> Iterator[Platform]:
+    """An operator that lets jobs leave as soon as they train."""
+    assert thread.operator is not None
+    thread.operator.stop()
+    thread.start_operator("--preemption-min-runtime", "0")
+    yield thread
+    thread.operator.stop()
+    thread.start_operator()

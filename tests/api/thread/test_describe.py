@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-
-import pytest
 
 from cyxwiz_platform import Platform
 from tests.thread import (
     TRAINS_WITHIN_S,
-    Object,
     apply_and_wait,
     digits,
     endless,
     finished,
+    has_checkpoint,
     phase,
     status_of,
     stepping,
@@ -30,21 +27,6 @@ def described(thread: Platform, name: str) -> str:
     text = thread.cluster.run_kubectl("describe", "tj", name)
     print(f"\n$ kubectl describe tj {name}\n{text}")
     return " ".join(text.split())
-
-
-def has_checkpoint(job: Object) -> bool:
-    return bool(status_of(job).get("execution", {}).get("checkpoint"))
-
-
-@pytest.fixture
-def hasty(thread: Platform) -> Iterator[Platform]:
-    """An operator that lets jobs leave as soon as they train."""
-    assert thread.operator is not None
-    thread.operator.stop()
-    thread.start_operator("--preemption-min-runtime", "0")
-    yield thread
-    thread.operator.stop()
-    thread.start_operator()
 
 
 def test_a_waiting_job_says_for_what_and_for_how_long(thread: Platform) -> None:

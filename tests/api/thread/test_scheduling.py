@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from cyxwiz_platform import Platform
-from tests.thread import TRAINS_WITHIN_S, Object, apply_and_wait, digits, endless, finished, phase, status_of, stepping
+from tests.thread import (
+    TRAINS_WITHIN_S,
+    apply_and_wait,
+    digits,
+    endless,
+    finished,
+    has_checkpoint,
+    phase,
+    status_of,
+    stepping,
+)
 
 ON_A = {"kubernetes.io/hostname": "node-a"}
-
-
-@pytest.fixture
-def hasty(thread: Platform) -> Iterator[Platform]:
-    """An operator that lets jobs leave as soon as they train."""
-    assert thread.operator is not None
-    thread.operator.stop()
-    thread.start_operator("--preemption-min-runtime", "0")
-    yield thread
-    thread.operator.stop()
-    thread.start_operator()
-
-
-def has_checkpoint(job: Object) -> bool:
-    return bool(status_of(job).get("execution", {}).get("checkpoint"))
 
 
 def test_an_urgent_job_takes_the_place_of_another_which_goes_on_from_its_checkpoint(hasty: Platform) -> None:
