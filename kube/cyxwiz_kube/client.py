@@ -24,7 +24,7 @@ class Kube:
     """
 
     def __init__(self, credentials: Credentials, *, user_agent: str, request_timeout_s: float) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
         self._timeout = aiohttp.ClientTimeout(total=request_timeout_s, sock_connect=5)
         self._session = aiohttp.ClientSession(
             base_url=credentials.server,
@@ -133,8 +133,8 @@ class Kube:
             raise Unavailable(0, "NoConnection", str(error) or type(error).__name__) from error
 
     def _authorization(self) -> dict[str, str]:
-        token = self._credentials.token()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        header = self.credentials.authorization()
+        return {"Authorization": header} if header else {}
 
 
 async def _body(response: aiohttp.ClientResponse) -> Any:

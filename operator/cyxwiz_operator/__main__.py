@@ -23,8 +23,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs until it is told to stop (0) or cannot go on (1)."""
     settings = parse(arguments)
     logs.configure(settings.log_level, settings.log_format)
-    if settings.kubeconfig is not None:
-        os.environ["KUBECONFIG"] = str(settings.kubeconfig)  # kopf's sign-in reads it from there and nowhere else
     os.environ.setdefault("LOGNAME", "cyxwiz-operator")  # kopf asks who runs it, and a container's uid has no name
     try:
         return asyncio.run(_serve(settings))

@@ -22,7 +22,6 @@ from cyxwiz_crds import (
 )
 from cyxwiz_crds.compute_node import Lease
 from cyxwiz_kube import ApiError, Change, ChangeKind, Conflict, Forbidden, Invalid, Kube, NotFound, Unavailable, paths
-from cyxwiz_kube.credentials import SERVICE_ACCOUNT, Credentials
 
 from .clock import Now
 from .lifecycle import Note, StatusChange
@@ -44,20 +43,6 @@ class Stored(NamedTuple):
 
     text: str
     version: str
-
-
-class ServiceAccount(NamedTuple):
-    """How the pod signs in, as kopf wants it told."""
-
-    server: str
-    ca_path: str
-    token: str | None
-
-
-def service_account() -> ServiceAccount:
-    """The pod's own, with the token of this moment. Raises NoCredentials."""
-    pod = Credentials.of_pod()
-    return ServiceAccount(pod.server, str(SERVICE_ACCOUNT / "ca.crt"), pod.token())
 
 
 class Cluster:

@@ -13,7 +13,6 @@ import kopf
 
 from cyxwiz_crds import GROUP, VERSION
 
-from .cluster import service_account
 from .runtime import Runtime
 
 REGISTRY = kopf.OperatorRegistry()
@@ -40,12 +39,12 @@ async def stop(memo: kopf.Memo, **_: Any) -> None:
 
 
 @kopf.on.login(registry=REGISTRY)
-def sign_in(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> kopf.ConnectionInfo | None:
-    """The same credentials as those of our own client; asked again when a token has expired."""
-    if _runtime(memo).settings.kubeconfig is None:
-        # kopf's own way asks DNS for kubernetes.default.svc: without it the watches never begin, and nobody is told.
-        return kopf.ConnectionInfo(**service_account()._asdict())
-    return kopf.login_with_kubeconfig(settings=settings)
+def sign_in(memo: kopf.Memo, **_: Any) -> kopf.ConnectionInfo:
+    """The same credentials as those of our own client; asked again when a token has expired.
+
+    kopf's own way asks DNS for kubernetes.default.svc: without it the watches never begin, and nobody is told.
+    """
+    return kopf.ConnectionInfo(**_runtime(memo).sign_in())
 
 
 @kopf.on.event(GROUP, VERSION, "computenodes", registry=REGISTRY)

@@ -57,6 +57,10 @@ class Runtime:
             ):
                 yield runtime
 
+    def sign_in(self) -> dict[str, Any]:
+        """The fields of `kopf.ConnectionInfo`: kopf is whoever our own client is."""
+        return self._kube.credentials.for_kopf()
+
     def start(self) -> None:
         """The tasks run until `stop`."""
         self._task = asyncio.create_task(self._run(), name="cyxwiz operator")

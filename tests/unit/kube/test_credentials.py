@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from cyxwiz_devcluster.certificates import Authority
-from cyxwiz_kube.credentials import READ_AGAIN_S, Credentials, NoCredentials, TokenFile
+from cyxwiz_kube.credentials import Credentials, NoCredentials
+
+POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any], user: dict[str, Any]) -> Path:
@@ -29,31 +34,38 @@ def test_a_pods_service_account(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "pki")
     (tmp_path / "token").write_text("abc\n")
     (tmp_path / "ca.crt").write_bytes(authority.pair.certificate.read_bytes())
-    environ = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
-    credentials = Credentials.of_pod(tmp_path, environ)
+    credentials = Credentials.of_pod(tmp_path, POD)
     assert credentials.server == "https://10.96.0.1:443"
-    assert credentials.token() == "abc"
+    assert credentials.authorization() == "bearer abc"
+    assert credentials.for_kopf()["token"] == "abc"
     assert credentials.tls is not None
     assert len(credentials.tls.get_ca_certs()) == 1
-    assert (
-        Credentials.of_pod(tmp_path, {**environ, "KUBERNETES_SERVICE_HOST": "fd00::1"}).server
-        == "https://[fd00::1]:443"
-    )
+    assert Credentials.of_pod(tmp_path, {**POD, "KUBERNETES_SERVICE_HOST": "fd00::1"}).server == "https://[fd00::1]:443"
 
 
-def test_a_rotated_token_is_read_again_within_a_minute_and_a_missing_one_does_no_harm(tmp_path: Path) -> None:
-    now = 0.0
+def test_a_rotated_token_is_read_again_within_a_minute_and_a_missing_one_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = datetime.timedelta()
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+            return datetime.datetime.now(tz) + passed
+
+    clock = SimpleNamespace(datetime=Clock, timedelta=datetime.timedelta)
+    monkeypatch.setattr("kubernetes.config.incluster_config.datetime", clock)
+    (tmp_path / "ca.crt").write_bytes(Authority(tmp_path / "pki").pair.certificate.read_bytes())
     path = tmp_path / "token"
     path.write_text("old")
-    token = TokenFile(path, lambda: now)
-    assert token() == "old"
+    credentials = Credentials.of_pod(tmp_path, POD)
     path.write_text("new")
-    assert token() == "old"
-    now = READ_AGAIN_S
-    assert token() == "new"
+    assert credentials.authorization() == "bearer old"
+    passed = datetime.timedelta(minutes=1)
+    assert credentials.authorization() == "bearer new"
     path.unlink()
-    now = 2 * READ_AGAIN_S
-    assert token() == "new"
+    passed = datetime.timedelta(minutes=3)
+    assert credentials.authorization() == "bearer new"
 
 
 def test_a_kubeconfig_with_a_client_certificate(tmp_path: Path) -> None:
@@ -65,22 +77,23 @@ def test_a_kubeconfig_with_a_client_certificate(tmp_path: Path) -> None:
     }
     cluster = {"certificate-authority": str(authority.pair.certificate)}
     credentials = Credentials.of_kubeconfig(kubeconfig(tmp_path, cluster, encoded))
-    assert credentials.token() is None
+    assert credentials.authorization() is None
+    assert credentials.for_kopf()["token"] is None
     assert credentials.tls is not None
 
 
 def test_a_kubeconfig_with_a_token_beside_it(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("abc")
-    assert Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"tokenFile": "secret"})).token() == "abc"
-    assert Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"token": "def"})).token() == "def"
+    assert Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"tokenFile": "secret"})).authorization() == "Bearer abc"
+    assert Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"token": "def"})).authorization() == "Bearer def"
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "TypeError"),
+        ("", "file is empty"),
         ("{", "ParserError"),
-        ("current-context: x\ncontexts: []", "no context is called 'x'"),
+        ("current-context: x\ncontexts: []", "Expected object with name x"),
         ("current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]", "clusters"),
     ],
 )
@@ -91,11 +104,13 @@ def test_a_kubeconfig_that_is_none_is_answered_with_its_name(tmp_path: Path, con
         Credentials.of_kubeconfig(path)
 
 
-def test_a_plug_in_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(NoCredentials, match="plug-in"):
-        Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"exec": {"command": "aws"}}))
+def test_a_plug_in_is_asked_for_the_token(tmp_path: Path) -> None:
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "ghi"}}
+    plug_in = {"apiVersion": answer["apiVersion"], "command": "echo", "args": [json.dumps(answer)]}
+    credentials = Credentials.of_kubeconfig(kubeconfig(tmp_path, {}, {"exec": plug_in}))
+    assert credentials.authorization() == "Bearer ghi"
 
 
 def test_outside_a_pod_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NoCredentials, match="no pod"):
+    with pytest.raises(NoCredentials, match="host/port is not set"):
         Credentials.of_pod(tmp_path, {})
