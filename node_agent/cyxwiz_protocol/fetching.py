@@ -7,13 +7,12 @@ job       <folder>/inputs/index.json: Inputs, beside a link to each file
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 from cyxwiz_crds import Model, TrainingJobSpec
 
-from .location import BadLocation, parse_location
+from .location import parse_location
 
 LONGEST_LINE_BYTES = 1_048_576
 INDEX = "index.json"
@@ -63,13 +62,10 @@ class Inputs(Model):
 
 
 def remote_uris(spec: TrainingJobSpec) -> list[str]:
-    """What a job needs from the network, each once. A uri that cannot be read is left to who reads it."""
-    uris: dict[str, None] = {}
-    for uri in (spec.dataset.uri,):
-        with contextlib.suppress(BadLocation):
-            if parse_location(uri).is_remote:
-                uris[uri] = None
-    return list(uris)
+    """What a job needs from the network, each once. Raises BadLocation for any uri of the job that is none."""
+    if (weights := spec.model.init_from) is not None and weights.uri is not None:
+        parse_location(weights.uri, "model.initFrom.uri")
+    return [spec.dataset.uri] if parse_location(spec.dataset.uri).is_remote else []
 
 
 def read_inputs(folder: Path) -> dict[str, Fetched]:

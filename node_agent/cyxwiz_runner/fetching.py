@@ -32,6 +32,7 @@ from cyxwiz_protocol.fetching import (
     remote_uris,
 )
 from cyxwiz_protocol.job_folder import JobFolder, write_json
+from cyxwiz_protocol.location import BadLocation
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import FailureRecord, encode_record
 
@@ -79,7 +80,11 @@ class Fetcher:
             order = JobOrder.model_validate_json(folder.order.read_bytes())
         except ValueError:  # the trainer will say what is wrong with its order
             return False
-        if not (uris := remote_uris(order.spec)):
+        try:
+            uris = remote_uris(order.spec)
+        except BadLocation as error:  # known before a trainer is taken for it
+            raise NotFetched(Failure.USER_ERROR, str(error)) from error
+        if not uris:
             return False
         began = time.monotonic()
         request = FetchOrder(namespace=order.namespace, uris=uris, cache=str(self._cache), remote=self._configuration())

@@ -118,6 +118,12 @@ async def test_a_listed_host_that_resolves_to_a_metadata_service_stays_closed() 
     assert not may_connect(guard, "169.254.169.254", 80)
 
 
+async def test_a_name_that_is_bound_again_to_another_address_gains_nothing() -> None:
+    guard = Guard([], Names(rebind=["93.184.216.34", "127.0.0.1", "169.254.169.254"]))
+    answers = [(await guard.resolve("rebind", 443))[0]["host"] for _ in range(3)]
+    assert [may_connect(guard, address) for address in answers] == [True, False, False]
+
+
 @pytest.mark.parametrize("entry", ["", "10.0.0.1/8", "host/path", "host:port", "host:0", "host:70000", "a:1:b"])
 def test_an_entry_that_is_neither_network_nor_host_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match="is no network"):
