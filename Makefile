@@ -11,10 +11,10 @@ WORKERS ?= 3
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kind test test-unit test-process test-api test-gpu test-cluster check check-deploy format generate lock clean
+.PHONY: help setup demo demo-kind test test-unit test-process test-api test-gpu test-cluster check check-deploy check-monitoring format generate lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv from the hashed lock
 
@@ -85,6 +85,10 @@ check-deploy: $(READY) ## The chart: lint, rendered and judged. Builds helm the 
 	  && $$helm template cyxwiz helm/cyxwiz --namespace cyxwiz-system $(EVERYTHING) > $(RENDERED)/everything.yaml
 	@$(BIN)/yamllint --strict -d '{rules: {key-duplicates: enable, anchors: enable}}' $(RENDERED)
 	@$(CHECKOV) --config-file .checkov.yaml --file $(RENDERED)/default.yaml
+
+check-monitoring: $(READY) ## Alerts by promtool, dashboards by a real Prometheus. Builds both the first time
+	@$(BIN)/cyxwiz-devcluster build promtool prometheus > /dev/null
+	@$(PYTEST) tests/monitoring
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix --quiet .

@@ -15,6 +15,8 @@ from .errors import DevclusterError
 
 KUBERNETES = Module(Path(__file__).resolve().parent.parent)
 HELM = Module(KUBERNETES.folder / "helm")  # a module of its own: it wants other versions of the same libraries
+# Without the clients of every cloud, which are most of it: the targets of a test are told by their addresses.
+PROMETHEUS = Module(KUBERNETES.folder / "prometheus", tags="remove_all_sd")
 
 KUBERNETES_COMMANDS = (
     "kube-apiserver",
@@ -25,7 +27,8 @@ KUBERNETES_COMMANDS = (
     "kube-proxy",
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
-NAMES = ("etcd", *KUBERNETES_COMMANDS, "helm")
+PROMETHEUS_COMMANDS = ("prometheus", "promtool")
+NAMES = ("etcd", *KUBERNETES_COMMANDS, "helm", *PROMETHEUS_COMMANDS)
 
 # How each binary is asked for its version.
 VERSION_ARGUMENTS = {
@@ -42,6 +45,8 @@ def tool(name: str) -> Tool:
     if name == "helm":
         version = HELM.version_of("helm.sh/helm/v4")
         return Tool(name, "helm.sh/helm/v4/cmd/helm", HELM, {"helm.sh/helm/v4/internal/version.version": version})
+    if name in PROMETHEUS_COMMANDS:
+        return Tool(name, f"github.com/prometheus/prometheus/cmd/{name}", PROMETHEUS, {})
     if name not in KUBERNETES_COMMANDS:
         raise DevclusterError(f"There is no binary {name!r} here: name one of {', '.join(NAMES)}.")
     version = KUBERNETES.version_of("k8s.io/kubernetes")
@@ -77,7 +82,7 @@ def fits(name: str, said: str, kubernetes: tuple[int, int] = (1, 36)) -> bool:
     release = _release(said)
     if release is None or "dispatcher" in said:
         return False
-    if name == "helm":
+    if name == "helm" or name in PROMETHEUS_COMMANDS:
         return release[0] >= 3
     if name == "etcd":
         return (3, 5) <= release < (4, 0)

@@ -30,6 +30,8 @@ class Module:
     """A folder with `go.mod` and `go.sum`; its tools are built from exactly those versions."""
 
     folder: Path
+    tags: str = TAGS
+    """Build tags, joined by commas."""
 
     def version_of(self, requirement: str) -> str:
         """The version that `go.mod` requires of a module, such as `v1.36.3`."""
@@ -68,7 +70,7 @@ class Tool:
 
 def module_hash(module: Module) -> str:
     """12 hex digits that change with either module file or with the way binaries are built."""
-    digest = hashlib.sha256(TAGS.encode())
+    digest = hashlib.sha256(module.tags.encode())
     for name in ("go.mod", "go.sum"):
         module.text()  # the sentence about a missing module, instead of a bare OSError
         digest.update(name.encode() + b"\0" + (module.folder / name).read_bytes() + b"\0")
@@ -189,7 +191,7 @@ def _build_lock(path: Path, log: Log) -> Iterator[None]:
 def _go_build(tool: Tool, binary: Path, log: Log, environ: Mapping[str, str]) -> None:
     """`binary` exists whole with its `.size` beside it, or not at all."""
     temporary = binary.with_name(f".building-{tool.name}-{os.getpid()}")
-    command = ["go", "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", f"-tags={TAGS}"]
+    command = ["go", "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", f"-tags={tool.module.tags}"]
     command += ["-ldflags", tool.linker_flags(), "-o", str(temporary), tool.package]
     log(f"building {tool.name} from {tool.package} (minutes when Go's caches are cold, seconds when warm)")
     started = time.monotonic()

@@ -42,6 +42,8 @@ def make_module(folder: Path, go_sum: str = "h1:abc\n") -> Module:
         ("helm", "v3.19.0", True),
         ("helm", "v2.17.0", False),
         ("helm", "", False),
+        ("promtool", "promtool, version 3.16.0 (branch: HEAD)", True),
+        ("prometheus", "prometheus, version 2.53.4 (branch: HEAD)", False),
     ],
 )
 def test_a_ready_made_binary_is_taken_when_its_version_fits(name: str, said: str, expected: bool) -> None:
