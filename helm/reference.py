@@ -31,7 +31,7 @@ def commented(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         stripped = line.strip()
         if stripped.startswith("#"):
-            comment.append(stripped.removeprefix("#").strip())
+            comment.append(_cell(stripped.removeprefix("#")))
         elif (match := _KEY.match(line)) is not None:
             indent = len(match[1])
             path = [(depth, name) for depth, name in path if depth < indent]
@@ -40,6 +40,13 @@ def commented(text: str) -> Iterator[tuple[str, str]]:
             comment = []
         else:
             comment = []
+
+
+def _cell(line: str) -> str:
+    """A line of a comment in a cell: an indented one is an entry of a list and stays a line, unless it goes on so far
+    to the right that it is the rest of the one above."""
+    indent = len(line) - len(line.lstrip())
+    return ("<br>" if 2 < indent < 12 else "") + line.strip()
 
 
 def value_of(values: Any, path: str) -> Any:

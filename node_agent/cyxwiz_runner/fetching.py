@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -40,6 +39,7 @@ from .confinement import Confinement
 from .job_files import open_to_append
 from .orphans import Living
 from .process_tree import MARKER, has_marker
+from .remote import read_remote
 from .trainer import StartFailed
 
 COMMAND = (sys.executable, "-s", "-P", "-m", "cyxwiz_store")
@@ -100,8 +100,9 @@ class Fetcher:
         if self._remote is None:
             return {}
         try:
-            return json.loads(self._remote.read_bytes())
-        except (OSError, ValueError) as error:  # neither quotes a line of the file
+            return read_remote(self._remote)
+        except (OSError, ValueError) as error:
+            _log.error("the configuration of stores cannot be read: %s", error)
             raise NotFetched(Failure.CRASHED, "this node's configuration of stores cannot be read") from error
 
     async def _run(self, order: FetchOrder, folder: JobFolder) -> list[Fetched]:

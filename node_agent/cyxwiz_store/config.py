@@ -12,7 +12,8 @@
     }
 
 It holds credentials, so it is the runner's alone, and reaches the fetching process through a pipe. `repr` shows none of
-them.
+them. In place of the two keys a store may name a folder, `"credentials": "/etc/cyxwiz/stores/models"`, whose files the
+runner puts there (`cyxwiz_runner.remote`).
 """
 
 from __future__ import annotations

@@ -6,16 +6,37 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from cyxwiz_devcluster import Cluster, find_or_build
+from cyxwiz_devcluster import Cluster, DevclusterError, find_or_build
 from cyxwiz_platform.platform import CHART, NAMESPACE
+from cyxwiz_protocol.location import parse_location
+from cyxwiz_protocol.volumes import Volumes
+from cyxwiz_runner.remote import read_remote
+from cyxwiz_store.config import Remote
 
 Object = dict[str, Any]
-GPU_WAYS = ("runtimeClass", "privileged", "cdi", "none")
+GPU_WAYS = ("runtimeClass", "privileged", "cdi", "dra", "none")
+STORAGE: Object = {
+    "state": {"hostPath": "", "existingClaim": "state"},
+    "volumes": [
+        {"name": "imagenet", "hostPath": "/mnt/imagenet", "namespaces": ["vision"]},
+        {"name": "scratch", "existingClaim": "scratch", "readOnly": False},
+    ],
+    "remote": {
+        "cacheSize": "200Gi",
+        "allow": ["10.20.0.0/16"],
+        "certificates": "site-ca",
+        "stores": [
+            {"scheme": "gs"},
+            {"scheme": "s3", "secretName": "models", "buckets": ["models"], "endpoint": "https://minio:9000"},
+        ],
+    },
+}
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,9 +44,10 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def render(*settings: str) -> list[Object]:
+def render(*settings: str, nodes: Object | None = None) -> list[Object]:
     """Every object of the chart with these `--set` values, tests of the release among them."""
     flags = [flag for setting in settings for flag in ("--set", setting)]
+    flags += ["--set-json", f"nodes={json.dumps(nodes)}"] if nodes else []
     answer = helm("template", "cyxwiz", str(CHART), "--namespace", NAMESPACE, *flags)
     assert answer.returncode == 0, answer.stderr
     return [document for document in yaml.safe_load_all(answer.stdout) if document]
@@ -53,6 +75,8 @@ def test_the_chart_passes_helms_own_lint() -> None:
 def test_the_api_server_takes_every_object_of_the_chart(cluster: Cluster, namespace: str, access: str) -> None:
     """Strictly: a field that it does not know fails."""
     flags = ["--namespace", namespace, "--skip-tests", "--set", f"nodes.gpu.access={access}"]
+    flags += ["--set-json", f"nodes={json.dumps(STORAGE)}"]
+    cluster.run_kubectl("label", "namespace", namespace, "resource.kubernetes.io/admin-access=true")
     answer = helm("template", "cyxwiz", str(CHART), *flags)
     assert answer.returncode == 0, answer.stderr
     apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-o", "name"]
@@ -70,6 +94,11 @@ def test_the_api_server_takes_every_object_of_the_chart(cluster: Cluster, namesp
         ("nodes.capacity.memory=lots", "memory"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("runner.graceSeconds=60", "runner.graceSeconds must be less"),
+        ("nodes.volumes[0].name=Images", "name"),
+        ("nodes.volumes[0].name=images", "give images either a hostPath or an existingClaim"),
+        ("nodes.remote.stores[0].scheme=ftp", "scheme"),
+        ("nodes.remote.stores[0].secretAccessKey=hunter2", "secretAccessKey"),
+        ("nodes.state.existingClaim=state", "give hostPath or existingClaim, not both"),
     ],
 )
 def test_a_wrong_value_fails_with_its_name(setting: str, said: str) -> None:
@@ -130,6 +159,100 @@ def test_the_ways_to_gpus() -> None:
     assert not sees_all(none)
     annotated = one(render("nodes.gpu.access=cdi"), "DaemonSet", "cyxwiz-node")["spec"]["template"]["metadata"]
     assert annotated["annotations"]["cdi.k8s.io/cyxwiz"] == "nvidia.com/gpu=all"
+
+
+def test_a_claim_on_all_gpus_takes_none_from_anybody() -> None:
+    objects = render("nodes.gpu.access=dra", "runner.resources.limits.memory=64Gi")
+    (request,) = one(objects, "ResourceClaimTemplate", "cyxwiz-node")["spec"]["spec"]["devices"]["requests"]
+    assert request["exactly"] == {"deviceClassName": "gpu.nvidia.com", "allocationMode": "All", "adminAccess": True}
+    pod = pod_of(objects, "DaemonSet", "cyxwiz-node")
+    (claim,) = pod["resourceClaims"]
+    assert claim["resourceClaimTemplateName"] == "cyxwiz-node"
+    assert all(each["resources"]["claims"] == [{"name": claim["name"]}] for each in pod["containers"])
+    assert containers(pod)["runner"]["resources"]["limits"] == {"memory": "64Gi"}
+
+
+def mounts(pod: Object, container: str) -> dict[str, Object]:
+    """What a container mounts, by path, with the volume behind it."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    return {mount["mountPath"]: volumes[mount["name"]] | mount for mount in containers(pod)[container]["volumeMounts"]}
+
+
+def test_a_volume_is_the_folder_that_the_agent_names_and_the_runner_mounts() -> None:
+    objects = render(nodes=STORAGE)
+    pod = pod_of(objects, "DaemonSet", "cyxwiz-node")
+    volumes = Volumes.model_validate_json(one(objects, "ConfigMap", "cyxwiz-node")["data"]["volumes.json"])
+    assert "--volumes=/etc/cyxwiz/volumes.json" in containers(pod)["agent"]["args"]
+    images, scratch = volumes.named("imagenet"), volumes.named("scratch")
+    assert images is not None
+    assert scratch is not None
+    assert images.is_open_to("vision")
+    assert not images.is_open_to("audio")
+    assert scratch.is_open_to("audio")
+    assert (images.read_only, scratch.read_only) == (True, False)
+    seen = mounts(pod, "runner")
+    assert seen[images.path]["hostPath"]["path"] == "/mnt/imagenet"
+    assert seen[images.path]["readOnly"] is True
+    assert seen[scratch.path]["persistentVolumeClaim"] == {"claimName": "scratch", "readOnly": False}
+    assert seen[scratch.path]["readOnly"] is False
+    assert not mounts(pod, "agent").keys() & {images.path, scratch.path}
+
+
+def test_keys_of_a_store_come_from_its_secret_and_stand_in_no_configuration(tmp_path: Path) -> None:
+    objects = render(nodes=STORAGE)
+    pod = pod_of(objects, "DaemonSet", "cyxwiz-node")
+    text = one(objects, "ConfigMap", "cyxwiz-node")["data"]["remote.json"]
+    (folder,) = (store["credentials"] for store in json.loads(text)["stores"] if "credentials" in store)
+    secret = mounts(pod, "runner")[folder]["secret"]
+    assert secret == {"secretName": "models", "defaultMode": 0o400}, "jobs have uids of their own"
+    assert folder not in mounts(pod, "agent")
+
+    for name, key in {"accessKeyId": "AK", "secretAccessKey": "hunter2"}.items():
+        (tmp_path / name).write_text(key)
+    (tmp_path / "remote.json").write_text(text.replace(folder, str(tmp_path)))
+    remote = Remote.model_validate(read_remote(tmp_path / "remote.json"))
+    store = remote.store_for(parse_location("s3://models/weights.safetensors"), "default")
+    assert store.access_key_id == "AK"
+    assert remote.cache_bytes == 200 * 2**30
+    assert remote.certificates is not None
+    assert str(Path(remote.certificates).parent) in mounts(pod, "runner")
+    assert {"10.20.0.0/16", "[minio]:9000"} <= set(remote.allowed)
+
+
+def test_a_claim_for_the_state_has_a_folder_for_each_machine() -> None:
+    pod = pod_of(render(nodes=STORAGE), "DaemonSet", "cyxwiz-node")
+    for container in ("agent", "runner"):
+        state = mounts(pod, container)["/var/lib/cyxwiz"]
+        assert state["persistentVolumeClaim"] == {"claimName": "state"}
+        assert state["subPathExpr"] == "$(NODE_NAME)"
+        assert "NODE_NAME" in {each["name"] for each in containers(pod)[container]["env"]}
+
+
+@pytest.mark.parametrize(
+    ("level", "kind", "name", "taken"),
+    [
+        ("restricted", "Deployment", "cyxwiz-operator", True),
+        ("restricted", "Pod", "cyxwiz-test", True),
+        ("baseline", "DaemonSet", "cyxwiz-node", False),
+        ("privileged", "DaemonSet", "cyxwiz-node", True),
+    ],
+)
+def test_what_pod_security_asks_of_the_namespace(
+    cluster: Cluster, namespace: str, level: str, kind: str, name: str, taken: bool
+) -> None:
+    """docs/install.md and the chart's notes say `privileged`, for the nodes' pods alone."""
+    cluster.run_kubectl("label", "namespace", namespace, f"pod-security.kubernetes.io/enforce={level}")
+    found = one(render(), kind, name)
+    spec = found["spec"] if kind == "Pod" else found["spec"]["template"]["spec"]
+    spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
+    spec.pop("runtimeClassName", None)
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": namespace}, "spec": spec}
+    create = ["create", "--dry-run=server", "-o", "name", "-f", "-"]
+    if taken:
+        assert cluster.run_kubectl(*create, input=json.dumps(pod)).strip() == "pod/p"
+    else:
+        with pytest.raises(DevclusterError, match="violates PodSecurity"):
+            cluster.run_kubectl(*create, input=json.dumps(pod))
 
 
 def test_definitions_are_kept_on_uninstall() -> None:

@@ -27,3 +27,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- define "cyxwiz.nvidiaRuntime" -}}
 {{- if has .Values.nodes.gpu.access (list "runtimeClass" "privileged") }}yes{{ end }}
 {{- end }}
+
+{{- /* Resources of a container, with the pod's claim on GPUs if asked: include "cyxwiz.resources" (list true .Values.agent.resources) */}}
+{{- define "cyxwiz.resources" -}}
+{{- $resources := deepCopy (index . 1) -}}
+{{- if index . 0 -}}
+{{- $resources = set $resources "claims" (append (default list $resources.claims) (dict "name" "gpus")) -}}
+{{- end -}}
+{{ toYaml $resources }}
+{{- end }}
