@@ -67,23 +67,24 @@ check: $(READY) ## Lint, types, generated files
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@$(BIN)/pyright
 	@$(BIN)/python -m cyxwiz_crds --check
-	@$(BIN)/yamllint --strict crds helm/cyxwiz/values.yaml helm/cyxwiz/Chart.yaml helm/cyxwiz/files examples .*.yaml
+	@$(BIN)/yamllint --strict crds helm/cyxwiz/values.yaml helm/cyxwiz/Chart.yaml helm/cyxwiz/files helm/everything.yaml examples .*.yaml
 	@$(BIN)/python helm/dashboards.py --check
 	@$(BIN)/python helm/reference.py --check
 	@$(BIN)/hadolint --failure-threshold style Dockerfile.* tests/cluster/probe/Dockerfile
 
 RENDERED := .state/rendered
-EVERYTHING := --set monitoring.serviceMonitor.create=true,monitoring.prometheusRule.create=true \
-  --set monitoring.dashboards.create=true,tenants.computeNodeReaders={a},agent.logs.enabled=true
+EVERYTHING := --values helm/everything.yaml
 # A tool with a hundred dependencies of its own, for its own environment.
 CHECKOV := $(BIN)/uv tool run --from checkov==3.2.500 checkov
 
-check-deploy: $(READY) ## The chart: lint, rendered and judged. Builds helm the first time
+check-deploy: $(READY) ## The chart: lint, rendered and judged. Builds helm and kubeconform the first time
 	@mkdir -p $(RENDERED)
 	@helm=$$($(BIN)/cyxwiz-devcluster build helm) && $$helm lint --strict --quiet helm/cyxwiz $(EVERYTHING) \
 	  && $$helm template cyxwiz helm/cyxwiz --namespace cyxwiz-system > $(RENDERED)/default.yaml \
 	  && $$helm template cyxwiz helm/cyxwiz --namespace cyxwiz-system $(EVERYTHING) > $(RENDERED)/everything.yaml
 	@$(BIN)/yamllint --strict -d '{rules: {key-duplicates: enable, anchors: enable}}' $(RENDERED)
+	@$(BIN)/python helm/conform.py $(RENDERED)/default.yaml $(RENDERED)/everything.yaml
+	@$(BIN)/kubernetes-validate --strict --quiet --kubernetes-version 1.36.0 $(RENDERED)/default.yaml
 	@$(CHECKOV) --config-file .checkov.yaml --file $(RENDERED)/default.yaml
 
 check-monitoring: $(READY) ## Alerts by promtool, dashboards by a real Prometheus. Builds both the first time

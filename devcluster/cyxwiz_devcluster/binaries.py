@@ -17,6 +17,7 @@ KUBERNETES = Module(Path(__file__).resolve().parent.parent)
 HELM = Module(KUBERNETES.folder / "helm")  # a module of its own: it wants other versions of the same libraries
 # Without the clients of every cloud, which are most of it: the targets of a test are told by their addresses.
 PROMETHEUS = Module(KUBERNETES.folder / "prometheus", tags="remove_all_sd")
+KUBECONFORM = Module(KUBERNETES.folder / "kubeconform")
 
 KUBERNETES_COMMANDS = (
     "kube-apiserver",
@@ -28,12 +29,13 @@ KUBERNETES_COMMANDS = (
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 PROMETHEUS_COMMANDS = ("prometheus", "promtool")
-NAMES = ("etcd", *KUBERNETES_COMMANDS, "helm", *PROMETHEUS_COMMANDS)
+NAMES = ("etcd", *KUBERNETES_COMMANDS, "helm", "kubeconform", *PROMETHEUS_COMMANDS)
 
 # How each binary is asked for its version.
 VERSION_ARGUMENTS = {
     "kubectl": ("version", "--client", "-o", "json"),
     "helm": ("version", "--template", "{{.Version}}"),
+    "kubeconform": ("-v",),
 }
 ON_PATH = ("kubectl", "helm")  # the two that people have installed; servers are never taken from PATH by chance
 
@@ -45,6 +47,9 @@ def tool(name: str) -> Tool:
     if name == "helm":
         version = HELM.version_of("helm.sh/helm/v4")
         return Tool(name, "helm.sh/helm/v4/cmd/helm", HELM, {"helm.sh/helm/v4/internal/version.version": version})
+    if name == "kubeconform":
+        version = KUBECONFORM.version_of("github.com/yannh/kubeconform")
+        return Tool(name, "github.com/yannh/kubeconform/cmd/kubeconform", KUBECONFORM, {"main.version": version})
     if name in PROMETHEUS_COMMANDS:
         return Tool(name, f"github.com/prometheus/prometheus/cmd/{name}", PROMETHEUS, {})
     if name not in KUBERNETES_COMMANDS:
@@ -84,6 +89,8 @@ def fits(name: str, said: str, kubernetes: tuple[int, int] = (1, 36)) -> bool:
         return False
     if name == "helm" or name in PROMETHEUS_COMMANDS:
         return release[0] >= 3
+    if name == "kubeconform":
+        return release >= (0, 7)
     if name == "etcd":
         return (3, 5) <= release < (4, 0)
     if name == "kubectl":

@@ -21,22 +21,7 @@ from cyxwiz_store.config import Remote
 
 Object = dict[str, Any]
 GPU_WAYS = ("runtimeClass", "privileged", "cdi", "dra", "none")
-STORAGE: Object = {
-    "state": {"hostPath": "", "existingClaim": "state"},
-    "volumes": [
-        {"name": "imagenet", "hostPath": "/mnt/imagenet", "namespaces": ["vision"]},
-        {"name": "scratch", "existingClaim": "scratch", "readOnly": False},
-    ],
-    "remote": {
-        "cacheSize": "200Gi",
-        "allow": ["10.20.0.0/16"],
-        "certificates": "site-ca",
-        "stores": [
-            {"scheme": "gs"},
-            {"scheme": "s3", "secretName": "models", "buckets": ["models"], "endpoint": "https://minio:9000"},
-        ],
-    },
-}
+STORAGE: Object = yaml.safe_load((CHART.parent / "everything.yaml").read_text())["nodes"]
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,8 +59,8 @@ def test_the_chart_passes_helms_own_lint() -> None:
 @pytest.mark.parametrize("access", GPU_WAYS)
 def test_the_api_server_takes_every_object_of_the_chart(cluster: Cluster, namespace: str, access: str) -> None:
     """Strictly: a field that it does not know fails."""
-    flags = ["--namespace", namespace, "--skip-tests", "--set", f"nodes.gpu.access={access}"]
-    flags += ["--set-json", f"nodes={json.dumps(STORAGE)}"]
+    nodes = STORAGE | {"gpu": {"access": access}}
+    flags = ["--namespace", namespace, "--skip-tests", "--set-json", f"nodes={json.dumps(nodes)}"]
     cluster.run_kubectl("label", "namespace", namespace, "resource.kubernetes.io/admin-access=true")
     answer = helm("template", "cyxwiz", str(CHART), *flags)
     assert answer.returncode == 0, answer.stderr
