@@ -5,6 +5,7 @@ dictionaries.
 """
 
 from ._version import __version__
+from .accounts import Goodput, Receipt
 from .base import API_VERSION, GROUP, VERSION, Model
 from .compute_node import ComputeNode, ComputeNodeSpec, ComputeNodeStatus
 from .conditions import Condition, upsert
@@ -52,12 +53,14 @@ __all__ = [
     "DryRunAnswer",
     "Execution",
     "Failure",
+    "Goodput",
     "Intent",
     "Model",
     "NodePhase",
     "Phase",
     "Progress",
     "Reason",
+    "Receipt",
     "Rejection",
     "RestoreFrom",
     "Scheduling",

@@ -61,6 +61,7 @@ class ConditionType:
 
     SCHEDULED: Final = "Scheduled"
     RUNNING: Final = "Running"
+    STALLED: Final = "Stalled"
     COMPLETE: Final = "Complete"
     FAILED: Final = "Failed"
     SUSPENDED: Final = "Suspended"
@@ -110,6 +111,7 @@ class Failure:
     EVICTED: Final = "Evicted"
     PREEMPTED: Final = "Preempted"
     CRASHED: Final = "Crashed"
+    STALLED: Final = "Stalled"
     OUT_OF_HOST_MEMORY: Final = "OutOfHostMemory"
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from .accounts import Goodput, Receipt
 from .artifacts import InitFrom, InitialWeights, ModelArtifact, SignedPath
 from .base import Count, Line, MicroTime, Model, Name, Sentence, Timestamp, Word
 from .conditions import Conditions
@@ -485,6 +486,18 @@ class Execution(Model):
     """The checkpoint it went on from."""
     checkpoint: CheckpointRecord | None = None
     """The newest complete checkpoint."""
+    bottleneck: Line | None = None
+    """What training waits for: GPU, data, host or throttled (on the CPU: CPU or data), then the shares of the training
+    thread's time."""
+    stalled_since: Timestamp | None = None
+    """When the last step was seen, while there is none for many times the usual time of one."""
+    frozen_seconds: Count | None = None
+    """How long its processes were frozen, because the node had lost touch with the cluster."""
+    energy: Line | None = None
+    """What its GPUs took since it started, by their own counters, such as 12.4 Wh, or why that is not known; absent on
+    the CPU."""
+    receipt: Receipt | None = None
+    """What it was made with."""
     control: ControlTaken | None = None
     """The newest order of spec.control that training goes by; absent until there is one."""
     model: ModelArtifact | None = None
@@ -515,7 +528,7 @@ class TrainingJobStatus(Model):
     dry_run: DryRunAnswer | None = None
     """What spec.dryRun asked."""
     conditions: Conditions = []
-    """Scheduled, Running, Complete, Failed, Suspended and Finished."""
+    """Scheduled, Running, Stalled, Complete, Failed, Suspended and Finished."""
     history: Annotated[list[AttemptRecord], Field(max_length=10)] = []
     """How earlier attempts ended, newest last."""
     executions: Count | None = None
@@ -530,6 +543,8 @@ class TrainingJobStatus(Model):
     """Failures that count towards backoffLimit."""
     node_faults: Count | None = None
     """Failures that were blamed on a node."""
+    goodput: Goodput | None = None
+    """What became of its time; absent until an attempt is over."""
     retry_at: Timestamp | None = None
     """Not bound again before this time."""
     first_started_at: Timestamp | None = None

@@ -19,7 +19,7 @@ from cyxwiz_protocol.runner_api import JobProcess
 from . import probes
 from .admission import Capacity
 from .attempt import is_mine, wish_for
-from .devices import DeviceMonitor
+from .devices import DeviceMonitor, EnergyMeter
 from .downloads import Downloads
 from .lease import NodeLease
 from .links import Links
@@ -79,6 +79,7 @@ class Agent:
             capacity=self._capacity,
             devices=lambda: self._devices.devices,
             something_leaves=self._something_leaves,
+            energy=EnergyMeter().joules,
             links=None if settings.logs is None else Links(signer, proxy_path(settings.namespace)),
         )
 
@@ -206,7 +207,7 @@ class Agent:
             process = self._runner.job(worker.assignment_id)
             if process is not None and process.state != "Reaped":
                 namespace, _, name = worker.key.partition("/")
-                yield RunningJob(namespace, name, worker.facts)
+                yield RunningJob(namespace, name, worker.facts, stalled=worker.is_stalled)
 
     def _on_devices(self) -> None:
         now = still(self._inventory({}))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from cyxwiz_crds import Control, TrainingJob
 from cyxwiz_crds.artifacts import InitialWeights
@@ -21,6 +23,8 @@ from .ending import LOG_LINES_SHOWN
 _LOG_BYTES_READ = 4096
 _LONGEST_LOG_TAIL = 800
 _COPIED_AT_ONCE = 1 << 22
+_COUNTERS = TypeAdapter(dict[str, int])
+_COUNTERS_BYTES_READ = 8192
 
 
 class WeightsGone(Exception):
@@ -73,6 +77,18 @@ class AttemptFiles:
     def write_control(self, control: Control) -> None:
         """The trainer finds the order in its folder. Raises OSError, such as for a folder that the job has spoilt."""
         write_json(self._folder.control, control.wire(), for_all=True)
+
+    def keep_counters(self, joules: Mapping[str, int]) -> None:
+        """What its GPUs' energy counters stood at when it began outlives this agent. Raises OSError."""
+        write_json(self._folder.counters, dict(joules))
+
+    def kept_counters(self) -> dict[str, int] | None:
+        """What `keep_counters` has kept; None when nothing is, or what a job has put there."""
+        try:
+            with os.fdopen(open_regular(self._folder.counters), "rb") as file:
+                return _COUNTERS.validate_json(file.read(_COUNTERS_BYTES_READ))
+        except (OSError, ValidationError):
+            return None
 
     def bring_weights(self, weights: InitialWeights) -> None:
         """`weights` lie in the attempt's own folder, whole: their home may be another user's, or be deleted meanwhile.

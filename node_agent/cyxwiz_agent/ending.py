@@ -13,6 +13,11 @@ from .facts import Facts
 LOG_LINES_SHOWN = 20
 # What a trainer says of an error it cannot explain; on a failed GPU the GPU explains it.
 _BLAMED_ON_A_GPU = frozenset({Failure.CRASHED, Failure.GPU_FAULT})
+# Orders to stop that are no wish of the user's.
+_FAILED_BECAUSE: dict[str, str] = {
+    Failure.DEADLINE_EXCEEDED: "stopped: activeDeadlineSeconds is over",
+    Failure.STALLED: "stopped: it did no step any more",
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,11 @@ class Ending:
 
 def wish_of(intent: str, reason: str | None, grace_s: float, *, cancelled: bool) -> Wish | None:
     """What the present order asks of a job that runs; None: go on."""
-    if cancelled or (intent == Intent.STOP and reason != Failure.DEADLINE_EXCEEDED):
+    failed = _FAILED_BECAUSE.get(reason or "")
+    if intent == Intent.STOP and reason and failed and not cancelled:
+        return Wish(State.FAILED, reason, failed, grace_s)
+    if cancelled or intent == Intent.STOP:
         return Wish(State.CANCELLED, reason or "CancelledByUser", "stopped on request", grace_s)
-    if intent == Intent.STOP:
-        return Wish(State.FAILED, Failure.DEADLINE_EXCEEDED, "stopped: activeDeadlineSeconds is over", grace_s)
     if intent == Intent.YIELD:
         return Wish(State.YIELDED, reason or "Yielded", "left at a checkpoint", grace_s)
     return None

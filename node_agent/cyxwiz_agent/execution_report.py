@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,8 @@ from cyxwiz_crds import Execution
 from cyxwiz_kube.patches import merge_diff
 from cyxwiz_protocol.runner_api import JobProcess
 
+from .bottleneck import bottleneck
+from .devices import Devices
 from .facts import (
     Facts,
     checkpoint_report,
@@ -17,6 +20,7 @@ from .facts import (
     data_report,
     model_report,
     progress_report,
+    receipt_report,
     resumption_report,
 )
 
@@ -36,6 +40,25 @@ class Telling:
     ended_at: str | None = None
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the node knows of an attempt that its records do not."""
+
+    devices: Devices = field(default_factory=Devices)
+    energy: str | None = None
+    stalled_since: str | None = None
+
+    def named(self, gpus: Sequence[str]) -> list[str]:
+        """NVIDIA H200 GPU-… for each of `gpus`."""
+        names = {device.reading.uuid: device.reading.name for device in self.devices.known}
+        return [f"{names.get(gpu, 'unknown')} {gpu}" for gpu in gpus]
+
+    def clock_reasons(self, gpus: Sequence[str]) -> set[str]:
+        """Why the clocks of `gpus` are not higher, as of the last look."""
+        known = (device.reading for device in self.devices.known)
+        return {reason for reading in known if reading.uuid in gpus for reason in reading.clocks_event_reasons}
+
+
 def execution_report(
     telling: Telling,
     *,
@@ -45,9 +68,10 @@ def execution_report(
     started_at: str | None,
     facts: Facts,
     process: JobProcess | None,
-    simulated: bool,
+    around: Surroundings,
 ) -> Execution:
     """The whole report. `started_at` is what the API server has already."""
+    gpus = [] if process is None else process.gpus
     note = facts.started.note if facts.started else None
     return Execution(
         assignment_id=assignment_id,
@@ -59,9 +83,14 @@ def execution_report(
         first_step_at=_micro_time(facts.first_step_at),
         ended_at=telling.ended_at,
         start=_start_text(process),
-        device=_device_text(facts, process, simulated=simulated),
+        device=_device_text(facts, process, simulated=around.devices.simulated),
         data=data_report(facts),
         progress=progress_report(facts),
+        bottleneck=_bottleneck_text(facts, gpus, around),
+        stalled_since=around.stalled_since,
+        frozen_seconds=(round(process.frozen_seconds) if process else 0) or None,
+        energy=around.energy,
+        receipt=receipt_report(facts, around.devices.driver_version if gpus else None, around.named(gpus)),
         resumed=resumption_report(facts),
         checkpoint=checkpoint_report(facts, node, assignment_id),
         control=control_report(facts),
@@ -100,6 +129,15 @@ def _start_text(process: JobProcess | None) -> str | None:
     start = process.start
     shared = f", GPU shared by {start.sharing}" if start.sharing else ""
     return f"{start.mode} ({start.seconds:.2f} s){shared}" + (f": {start.why}" if start.why else "")
+
+
+def _bottleneck_text(facts: Facts, gpus: Sequence[str], around: Surroundings) -> str | None:
+    """What training waits for; None before it is known."""
+    waits = facts.progress.waits if facts.progress else None
+    if waits is None:
+        return None
+    on_gpus = bool(gpus) and not around.devices.simulated
+    return bottleneck(waits, around.clock_reasons(gpus) if on_gpus else None)
 
 
 def _device_text(facts: Facts, process: JobProcess | None, *, simulated: bool) -> str | None:

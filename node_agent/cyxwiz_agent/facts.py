@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cyxwiz_crds import Progress, size_text
+from cyxwiz_crds import Progress, Receipt, size_text
 from cyxwiz_crds.artifacts import ModelArtifact
 from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts, Resumption
 from cyxwiz_protocol.records import (
+    ActivityRecord,
     CheckpointedRecord,
     ControlRecord,
     EpochRecord,
@@ -19,8 +21,12 @@ from cyxwiz_protocol.records import (
     StartedRecord,
 )
 
+TRAINING = "training"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 LONGEST_LINE = 256
+LONGEST_WORD = 64
+MOST_GPUS = 16
+LONGEST_ACTIVITY = 16
 CURVE_POINTS = 16
 HISTORY_POINTS = 32
 
@@ -39,6 +45,8 @@ class Facts:
     control: ControlRecord | None = None
     model: ModelRecord | None = None
     failure: FailureRecord | None = None
+    activity: str = TRAINING
+    """What it is doing, where that is no step."""
     losses: tuple[float, ...] = ()
     best_accuracy: float | None = None
 
@@ -49,21 +57,30 @@ class Facts:
                 first = record.t if self.first_step_at is None else self.first_step_at
                 return replace(self, started=record, first_step_at=first)
             case ProgressRecord():
-                return replace(self, progress=record)
+                moved = self.progress is None or record.step != self.progress.step
+                return replace(self, progress=record, activity=TRAINING if moved else self.activity)
+            case ActivityRecord():
+                return replace(self, activity=record.activity[:LONGEST_ACTIVITY])
             case EpochRecord():
                 known = [a for a in (self.best_accuracy, record.validation_accuracy) if a is not None]
                 best = max(known, default=None)
-                return replace(self, epoch=record, losses=(*self.losses, record.loss), best_accuracy=best)
+                losses = (*self.losses, record.loss)
+                return replace(self, epoch=record, losses=losses, best_accuracy=best, activity=TRAINING)
             case EvaluationRecord():
                 return replace(self, evaluation=record)
             case CheckpointedRecord():
                 return replace(self, checkpoint=record)
             case ControlRecord():
-                return replace(self, control=record)
+                return replace(self, control=record, activity=TRAINING)
             case ModelRecord():
                 return replace(self, model=record)
             case FailureRecord():
                 return replace(self, failure=record)
+
+    @property
+    def steps_seen(self) -> int:
+        """Grows with every step that was told of."""
+        return self.progress.step if self.progress else 0
 
 
 def progress_report(facts: Facts) -> Progress | None:
@@ -165,6 +182,30 @@ def data_report(facts: Facts) -> DataFacts | None:
         synthetic=record.synthetic,
         sha256=record.data_sha256,
     )
+
+
+def receipt_report(facts: Facts, driver: str | None, gpus: Sequence[str]) -> Receipt | None:
+    """What it was made with; None before its first step. `gpus` are named with their UUIDs."""
+    started = facts.started
+    if started is None:
+        return None
+    made = started.software
+    return Receipt(
+        seed=started.seed,
+        cyxwiz=made and made.cyxwiz[:LONGEST_WORD],
+        python=made and made.python[:LONGEST_WORD],
+        torch=made and made.torch[:LONGEST_WORD],
+        cuda=made.cuda[:LONGEST_WORD] if made and made.cuda else None,
+        driver=driver,
+        gpus=[gpu[:LONGEST_LINE] for gpu in gpus[:MOST_GPUS]],
+        code=_digest(made and made.code_sha256),
+        data=_digest(started.data_sha256),
+        model=_digest(facts.model and facts.model.sha256),
+    )
+
+
+def _digest(sha256: str | None) -> str | None:
+    return f"sha256:{sha256[:LONGEST_WORD]}" if sha256 else None
 
 
 def thinned(values: tuple[float, ...], most: int) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,5 +36,7 @@ class Node:
     devices: Callable[[], Devices]
     something_leaves: Callable[[], bool]
     """True while a job here is on its way out."""
+    energy: Callable[[], Awaitable[dict[str, int]]]
+    """Energy counters in joules, by UUID; nothing of a driver that does not answer at once."""
     links: Links | None = None
     """Paths for `kubectl get --raw`; None where the agent serves none."""

@@ -10,7 +10,7 @@ from cyxwiz_crds import Execution, State, TrainingJob
 from cyxwiz_kube import Conflict, Invalid, NotFound, paths
 from cyxwiz_protocol.runner_api import JobProcess
 
-from .execution_report import Telling, execution_report, is_same, patch_of
+from .execution_report import Surroundings, Telling, execution_report, is_same, patch_of
 from .facts import Facts
 from .node import Node
 
@@ -52,6 +52,7 @@ class ReportWriter:
         job: TrainingJob | None,
         facts: Facts,
         process: JobProcess | None,
+        around: Surroundings,
         *,
         even_if_unchanged: bool = False,
     ) -> TrainingJob | None:
@@ -69,7 +70,7 @@ class ReportWriter:
             started_at=before.started_at if before else None,
             facts=facts,
             process=process,
-            simulated=self._node.devices().simulated,
+            around=around,
         )
         if self._node.links is not None:
             report = self._node.links.added(report, facts, time.time())

@@ -23,6 +23,7 @@ class RunningJob:
     namespace: str
     name: str
     facts: Facts
+    stalled: bool = False
 
 
 class JobSeries(Collector):
@@ -43,6 +44,13 @@ class JobSeries(Collector):
                 if value is not None:
                     family.add_metric([job.namespace, job.name], value)
             yield family
+        stalled = GaugeMetricFamily(
+            "cyxwiz_job_stalled", "1 while it does no step for many times the usual time of one", labels=_JOB_LABELS
+        )
+        for job in jobs:
+            if job.facts.started is not None:
+                stalled.add_metric([job.namespace, job.name], float(job.stalled))
+        yield stalled
 
 
 def _progress(field: str) -> Callable[[Facts], float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 
@@ -16,11 +17,13 @@ from . import attempt
 from .admission import GpuRoom, Refusal, refuse
 from .attempt_files import AttemptFiles, WeightsGone
 from .ending import Wish, ending_of
-from .execution_report import Telling, timestamp
+from .energy import counters, energy_text
+from .execution_report import Surroundings, Telling, timestamp
 from .facts import Facts
 from .node import Node
 from .report_writer import ReportWriter
 from .runner_client import RunnerUnavailable
+from .stall import StepWatch
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ class Worker:
         self._uid = job.metadata.uid
         self._files = AttemptFiles(node.state, node.name, self.assignment_id)
         self._reports = ReportWriter(node, job, self.assignment_id)
+        self._steps = StepWatch()
+        self._counters = self._files.kept_counters()
         self._confirmed_in = 0
         self._stopping = False
         self._handed_control = 0
@@ -86,6 +91,11 @@ class Worker:
                 pass
 
     @property
+    def is_stalled(self) -> bool:
+        """It does no step, and should."""
+        return self._steps.stall is not None
+
+    @property
     def _process(self) -> JobProcess | None:
         return self._runner.job(self.assignment_id)
 
@@ -95,6 +105,8 @@ class Worker:
         for record in self._files.new_records():
             self.facts = self.facts.after(record)
         process = self._process
+        if self.job is not None:
+            self._steps.look(self.facts, process, self.job.spec.batch_size)
         return attempt.Picture(
             assignment_id=self.assignment_id,
             job=self.job,
@@ -162,11 +174,23 @@ class Worker:
         if answer.ok:
             log.info("%s started, attempt %s", self.key, self.job.status.attempt)
             self._node.metrics.started.inc()
+            await self._read_counters(self.job)
             self._reports.progress_told(again_at_once=True)
         elif answer.reason == "AlreadyEnded":
             await self._report(Telling(State.FAILED, Failure.EVICTED, "its processes had already ended here"))
         else:
             log.warning("%s not started: %s %s", self.key, answer.reason, answer.message)
+
+    async def _read_counters(self, job: TrainingJob) -> None:
+        """What its GPUs' energy counters stand at is kept, where it has GPUs of its own."""
+        assert job.status.assignment is not None
+        if not job.status.assignment.gpus or job.spec.resources.gpu_memory is not None:
+            return
+        self._counters = await self._node.energy()
+        try:
+            self._files.keep_counters({gpu: self._counters[gpu] for gpu in job.status.assignment.gpus})
+        except (OSError, KeyError) as error:  # its own folder, which it may have spoilt; a GPU without a counter
+            log.info("%s: its energy will not be known after a restart of this agent: %s", self.key, error)
 
     async def _has_weights(self, job: TrainingJob) -> bool:
         """True when what it starts from lies in its folder, or it starts from nothing; else its end is reported."""
@@ -254,20 +278,37 @@ class Worker:
         fault = next((f"{gpu} is {unusable[gpu]}" for gpu in process.gpus if gpu in unusable), None)
         ending = ending_of(process.exit, self.facts, wish, self._files.log_tail(), fault)
         ended_at = timestamp(process.exit.ended_at)
-        if await self._report(Telling(ending.state, ending.reason, ending.message, ended_at=ended_at)):
+        telling = Telling(ending.state, ending.reason, ending.message, ended_at=ended_at)
+        joules = await self._node.energy() if self._counters else None
+        if await self._report(telling, joules=joules):
             log.info("%s ended: %s %s", self.key, ending.state, ending.message or "")
             self._node.metrics.ended.labels(ending.state, ending.reason or "").inc()
 
-    async def _report(self, telling: Telling, *, even_if_unchanged: bool = False) -> bool:
-        """True when the API server has accepted the report; False when it is not ours to make any more."""
+    async def _report(
+        self, telling: Telling, *, even_if_unchanged: bool = False, joules: Mapping[str, int] | None = None
+    ) -> bool:
+        """True when the API server has accepted the report; False when it is not ours to make any more.
+
+        `joules` are energy counters newer than those of the last look.
+        """
+        around = self._surroundings(joules)
         job = await self._reports.send(
-            telling, self.job, self.facts, self._process, even_if_unchanged=even_if_unchanged
+            telling, self.job, self.facts, self._process, around, even_if_unchanged=even_if_unchanged
         )
         if job is None:
             self._unsure = True
             return False
         self.job = job
         return True
+
+    def _surroundings(self, joules: Mapping[str, int] | None) -> Surroundings:
+        devices, stall = self._node.devices(), self._steps.stall
+        energy = None
+        if self.job is not None and self._process is not None:
+            gpus = self._process.gpus
+            now = joules or counters(devices, gpus)
+            energy = energy_text(self.job.spec, devices, gpus, self._counters, now)
+        return Surroundings(devices, energy, timestamp(stall.since) if stall else None)
 
     async def _leave(self) -> None:
         if self._process is not None:

@@ -3,6 +3,7 @@
     <state>/jobs/<assignment id>/
         job.json        the order, written by the agent before the runner hears of it
         control.json    spec.control as it is now, where that has changed since; written by the agent
+        counters.json   what its GPUs' energy counters stood at when it began; written by the agent
         deadline        8 bytes, little-endian double: boot time after which nothing may compute; written by the runner
         metrics.jsonl   one record a line, appended by the trainer
         trainer.log     what the job's processes print
@@ -56,6 +57,10 @@ class JobFolder:
     @property
     def control(self) -> Path:
         return self.path / "control.json"
+
+    @property
+    def counters(self) -> Path:
+        return self.path / "counters.json"
 
     @property
     def deadline(self) -> Path:

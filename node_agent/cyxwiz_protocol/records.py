@@ -33,6 +33,29 @@ class ReplayRecord(Model):
     """They agree: the weights are those that were saved."""
 
 
+class SoftwareRecord(Model):
+    """What the trainer is made of."""
+
+    cyxwiz: str
+    python: str
+    torch: str
+    cuda: str | None = None
+    """That torch was built with; None on the CPU."""
+    code_sha256: str | None = None
+    """Over the source of the trainer and of the package that model or data come from."""
+
+
+class WaitsRecord(Model):
+    """What the training thread spent its time on of late, as shares of it. They sum to 1."""
+
+    data: float
+    """Fetching batches."""
+    device: float
+    """Waiting for the GPU, which is behind; on the CPU, computing."""
+    host: float
+    """Queueing work for the GPU, and the rest of the loop."""
+
+
 class StartedRecord(Model):
     """The first step is done. Said again when it is known how the later ones run."""
 
@@ -54,6 +77,8 @@ class StartedRecord(Model):
     """Of a job that goes on from a checkpoint."""
     note: str | None = None
     """Why it did not do what was asked, such as a checkpoint that could not be read."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    software: SoftwareRecord | None = None
 
 
 class ProgressRecord(Model):
@@ -79,6 +104,16 @@ class ProgressRecord(Model):
     """None until a rate is known."""
     gpu_memory_peak: int | None = None
     """Bytes."""
+    waits: WaitsRecord | None = None
+
+
+class ActivityRecord(Model):
+    """What the training thread does from now on, where that is no step. An epoch's record ends an evaluation."""
+
+    kind: Literal["activity"] = "activity"
+    t: float
+    activity: str
+    """training, evaluating, saving or compiling."""
 
 
 class EpochRecord(Model):
@@ -160,6 +195,7 @@ class FailureRecord(Model):
 Record = (
     StartedRecord
     | ProgressRecord
+    | ActivityRecord
     | EpochRecord
     | EvaluationRecord
     | CheckpointedRecord

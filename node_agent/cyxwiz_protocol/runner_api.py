@@ -121,6 +121,8 @@ class JobProcess(Model):
     """As ordered: None means whole GPUs."""
     cpus: int = 1
     memory_bytes: int = 0
+    frozen_seconds: float = 0.0
+    """How long it was frozen so far, as of its last thaw."""
     start: StartFacts | None = None
     exit: ExitRecord | None = None
     """Set in state Reaped."""

@@ -44,6 +44,7 @@ class Job:
         self._starting: asyncio.Task[None] | None = None
         self._output = Follower(folder.log, f"{attempt.request.key} {attempt.request.attempt}")
         self._memory_peak: int | None = None
+        self._frozen_s = 0.0
         self._all_stopped = False
         self._tree_gone = False
 
@@ -65,6 +66,7 @@ class Job:
             gpu_memory_bytes=request.gpu_memory_bytes,
             cpus=request.cpus,
             memory_bytes=request.memory_bytes,
+            frozen_seconds=self._frozen_s,
             start=self.start,
             exit=self.exit,
         )
@@ -109,6 +111,8 @@ class Job:
             self._look.clear()
             before = self.attempt
             self.attempt = advance(before, self._see(lower_gone()), boottime())
+            if before.state == "Frozen" and self.attempt.state != "Frozen" and before.frozen_at is not None:
+                self._frozen_s += boottime() - before.frozen_at
             if self.attempt.state == "Reaped":
                 break
             if self.attempt.state != before.state:

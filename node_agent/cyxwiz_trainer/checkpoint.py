@@ -146,6 +146,11 @@ class Checkpoints:
         """The newest this process has whole on disk."""
         return self._saved[-1] if self._saved else None
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether another save would be waited for."""
+        return self._thread is not None and self._thread.is_alive()
+
     def save(
         self,
         state: LoopState,

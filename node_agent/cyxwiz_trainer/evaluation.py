@@ -20,6 +20,7 @@ from .evaluate import Result, evaluate
 from .failures import UserError
 from .fence import Fence, Stop
 from .reporter import Reporter
+from .software import software_of
 from .tasks import task_named
 from .weights import Origin, Weights
 
@@ -84,6 +85,8 @@ def run(
             synthetic=subject.data.synthetic,
             data_sha256=subject.data.sha256,
             note=subject.note,
+            seed=spec.hyperparameters.seed,
+            software=software_of(spec),
         )
     )
     done, loss, right = 0, 0.0, 0.0

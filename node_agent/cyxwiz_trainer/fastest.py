@@ -51,6 +51,11 @@ class Fastest:
         settled = self._current if self._adopting_since is None or self._plain is None else self._plain
         return ", ".join(filter(None, (self._note, settled.words))) or None
 
+    @property
+    def is_adopting(self) -> bool:
+        """Steps take as long as their compilation does."""
+        return self._adopting_since is not None
+
     def __call__(self) -> None:
         """One step is queued on the device; on the CPU it is done."""
         if self._adopting_since is None:

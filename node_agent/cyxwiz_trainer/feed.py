@@ -6,6 +6,7 @@ gathered into pinned memory and copied on a stream of its own while the device c
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
@@ -39,11 +40,19 @@ class Feed:
         self.inputs = torch.empty((self.rows, *part.inputs.shape[1:]), dtype=part.inputs.dtype, device=self._device)
         """(rows, ...) samples of this rank's part of the batch that was filled in last."""
         self.targets = torch.empty((self.rows, *part.labels.shape[1:]), dtype=part.labels.dtype, device=self._device)
+        self.on_device = part.inputs.device.type == self._device.type
+        """The data lies where it is computed."""
+        self._waited_s = 0.0
 
     @property
     def begun(self) -> bool:
         """Whether an epoch has begun in this process."""
         return self._order is not None
+
+    def take_waited_s(self) -> float:
+        """How long filling waited for a device that was behind, since this was last asked."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
 
     def begin_epoch(self, epoch: int) -> None:
         """Batches of `epoch` (from 0) follow. Sync: the order and the variations are copied."""
@@ -74,7 +83,8 @@ class _Slot:
     pinned: tuple[Tensor, Tensor]
     arrived: tuple[Tensor, Tensor]
     copied: torch.cuda.Event
-    used: torch.cuda.Event
+    used: tuple[torch.cuda.Event, torch.cuda.Event]
+    """By the step that took it last, and by the one before that: they take turns."""
 
 
 class PinnedFeed(Feed):
@@ -93,25 +103,33 @@ class PinnedFeed(Feed):
         pinned = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in batch]
         arrived = [torch.empty_like(tensor) for tensor in batch]
         return _Slot(
-            (pinned[0], pinned[1]), (arrived[0], arrived[1]), torch.cuda.Event(blocking=True), torch.cuda.Event()
+            (pinned[0], pinned[1]),
+            (arrived[0], arrived[1]),
+            torch.cuda.Event(blocking=True),
+            (torch.cuda.Event(), torch.cuda.Event()),
         )
 
     def _gather(self, indices: Tensor) -> None:
-        slot = self._slots[self._next]
-        self._next = (self._next + 1) % _SLOTS
+        slot, turn = self._slots[self._next % _SLOTS], self._next // _SLOTS % 2
+        self._next += 1
+        before, last = slot.used[turn], slot.used[1 - turn]
+        # The copy of _SLOTS batches ago has to wait for a step that is not done: the device is behind, not the data.
+        is_behind, began = not before.query(), time.perf_counter()
         slot.copied.synchronize()  # sync: with a copy _SLOTS batches ago
+        if is_behind:
+            self._waited_s += time.perf_counter() - began
         for source, pinned in zip((self._part.inputs, self._part.labels), slot.pinned, strict=True):
             torch.index_select(source, 0, indices, out=pinned)
         computing = torch.cuda.current_stream()
         with torch.cuda.stream(self._stream):
-            slot.used.wait()
+            last.wait()
             for pinned, arrived in zip(slot.pinned, slot.arrived, strict=True):
                 arrived.copy_(pinned, non_blocking=True)
             slot.copied.record()
         computing.wait_event(slot.copied)
         self.inputs.copy_(slot.arrived[0])
         self.targets.copy_(slot.arrived[1])
-        slot.used.record()
+        before.record()
 
 
 def feed_for(part: Part, batch_size: int, hyper: Hyperparameters, device: Device, ranks: Ranks = ALONE) -> Feed:

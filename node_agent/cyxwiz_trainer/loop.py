@@ -31,11 +31,13 @@ from .reporter import Reporter
 from .reports import Reports
 from .run_ahead import RunAhead
 from .schedule import Plan, learning_rate
+from .software import software_of
 from .steering import Steering, acknowledge, steered, steered_hyper
 from .step import Step
 from .step_times import marks_of
 from .tasks import Task
 from .totals import Totals
+from .waits import Waits
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
     step = _fastest(run, feed, totals, plan.total_steps - state.step)
     ahead = RunAhead.of(device.torch_device)
     report = Reports(run.reporter, run.task, device, hyper.learning_rate, restored_step, run.ranks)
-    told = None
+    waits = Waits(device_is_cpu=not device.is_gpu, data_on_device=feed.on_device)
+    told, was_adopting = None, False
 
     while state.step < plan.total_steps:
         epoch, position = divmod(state.step, plan.steps_per_epoch)
@@ -117,11 +120,19 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         run.optimizer.set_learning_rate(rate)
         if run.average is not None:
             run.average.set_step(state.step)
+        if step.is_adopting != was_adopting:
+            was_adopting = step.is_adopting
+            report.activity("compiling" if was_adopting else "training")
+
+        waits.step_begins()
         feed.fill(position)
+        waits.batch_filled()
         step()  # forward, backward, update
+        waits.step_queued()
         totals.step_queued()
         state.step += 1
         ahead.step_queued()  # sync: with an old step, where the host is too far ahead
+        waits.device_awaited()
 
         if state.step == restored_step + 1 or step.words != told:
             totals.read()  # sync: a few times at most, because "started" means that the first step is done
@@ -131,7 +142,7 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         if report.is_due():
             totals.request()
         if (sums := totals.poll()) is not None:
-            report.progress(plan, epoch, sums, rate)
+            report.progress(plan, epoch, sums, rate, waits.of_late(feed.take_waited_s()))
 
         if (control := orders.control) is not None:
             plan = steered(run.plan, control, state.step)
@@ -141,7 +152,8 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
         to_save = control is not None and control.checkpoint_now
         if position + 1 == plan.steps_per_epoch or state.step == plan.total_steps:
             sums = totals.read()  # sync: once per epoch
-            report.progress(plan, epoch, sums, rate)
+            report.progress(plan, epoch, sums, rate, waits.of_late(feed.take_waited_s()))
+            report.activity("evaluating")
             evaluated = nn.Sequential(run.standardize, run.outcome)
             held_out = evaluate(evaluated, run.data.validation, 2 * feed.rows, run.task, device, run.fence, run.ranks)
             report.check_held_out(plan, epoch, held_out)
@@ -149,12 +161,14 @@ def train(run: Training, state: LoopState, restore_from: Path | None) -> bool:
             if state.is_exhausted(hyper.early_stopping, plan):
                 plan = plan.ending_at(state.step)
                 report.ended_early(plan, state.best_epoch)
-                report.progress(plan, epoch, sums, rate)
+                report.progress(plan, epoch, sums, rate, waits.of_late())
             report.epoch(plan, epoch, sums, held_out)
             totals.reset()
             to_save |= (epoch + 1) % run.spec.checkpoint.every_epochs == 0 or state.step == plan.total_steps
         if to_save:
             _save(run, plan, state, totals, report)
+        if control is not None:
+            report.activity("saving")  # until the order is acknowledged
         _tell_saved(run, plan, run.checkpoints.completed() if control is None else run.checkpoints.wait())
         if control is not None:
             acknowledge(run.reporter, control, plan, state.step, saved=control.checkpoint_now)
@@ -226,6 +240,8 @@ def _tell_started(
             restored_step=restored_step,
             replay=replay,
             note=note,
+            seed=run.spec.hyperparameters.seed,
+            software=software_of(run.spec),
         )
     )
 
@@ -238,9 +254,14 @@ def _save(run: Training, plan: Plan, state: LoopState, totals: Totals, report: R
     report.check(plan, state.step // plan.steps_per_epoch, state.epoch_sums)
     is_best = state.epoch_sums.steps == 0 and state.best_epoch == plan.epochs_evaluated(state.step)
     loss = _replay(run)
+    must_wait = run.checkpoints.is_writing
+    if must_wait:
+        report.activity("saving")
     completed = run.checkpoints.save(
         state, run.model, run.optimizer, run.average, replayed_loss=loss, is_best=is_best
     )  # sync: with the checkpoint before, where that is still being written
+    if must_wait:
+        report.activity("training")
     _tell_saved(run, plan, completed)
 
 

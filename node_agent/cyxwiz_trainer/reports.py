@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from cyxwiz_protocol.records import EpochRecord, ProgressRecord
+from cyxwiz_protocol.records import ActivityRecord, EpochRecord, ProgressRecord, WaitsRecord
 
 from .device import Device
 from .distributed import ALONE, Ranks
@@ -59,7 +59,13 @@ class Reports:
         if not math.isfinite(held_out.loss):
             raise self._diverged(epoch, min((epoch + 1) * plan.steps_per_epoch, plan.total_steps))
 
-    def progress(self, plan: Plan, epoch: int, sums: Sums, learning_rate: float) -> None:
+    def activity(self, activity: str) -> None:
+        """No step is done from now on, for a good reason; or again, as "training"."""
+        self._reporter.write(ActivityRecord(t=time.time(), activity=activity))
+
+    def progress(
+        self, plan: Plan, epoch: int, sums: Sums, learning_rate: float, waits: WaitsRecord | None = None
+    ) -> None:
         """Where training is, after the last step of `sums`. Raises Diverged."""
         self.check(plan, epoch, sums)
         now = time.monotonic()
@@ -80,6 +86,7 @@ class Reports:
                 elapsed_seconds=now - self._begun,
                 remaining_seconds=self._rate.remaining_s(plan.total_steps - step),
                 gpu_memory_peak=self._memory_peak(),
+                waits=waits,
             )
         )
 

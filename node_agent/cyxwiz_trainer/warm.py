@@ -14,6 +14,7 @@ from cyxwiz_protocol.job_folder import JobFolder
 
 from . import job, models
 from .rehearsal import rehearse, usual_shapes
+from .software import source_digest
 
 REHEARSE_WITHIN_S = {"cuda": 20.0, "cpu": 2.0}
 """After which no further shape is begun. On a CPU little is gained, and cores are taken from jobs."""
@@ -57,6 +58,7 @@ def make_ready(prepare: handshake.Prepare) -> handshake.Ready:
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if gpu else torch.device("cpu")
     rehearsed = _rehearse(prepare, device) if prepare.rehearse else 0
+    source_digest()  # remembered: the job's first report has it
     return handshake.Ready(
         pid=os.getpid(),
         torch_version=torch.__version__,

@@ -25,6 +25,7 @@ class FakeGpu:
     memory_mib: int = 143_771
     temperature: int | None = 31
     clocks: int | None = 0
+    energy_mj: int | None = None
     ecc: int | None = 0
     remapped: tuple[int, int, int, int] | None = (0, 0, 0, 0)
     recovery: int | None = 0
@@ -77,6 +78,9 @@ class FakeLibrary:
 
     def nvmlDeviceGetTemperature(self, handle: Any, sensor: Any, out: Any) -> int:
         return self._say(handle, "temperature", lambda value: setattr(out._obj, "value", value))
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, out: Any) -> int:
+        return self._say(handle, "energy_mj", lambda value: setattr(out._obj, "value", value))
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any, out: Any) -> int:
         return self._say(handle, "clocks", lambda value: setattr(out._obj, "value", value))

@@ -3,7 +3,8 @@
 `nvml` is the only module that knows the driver's library; everything else here is pure or a thread that polls it.
 """
 
+from .energy_meter import EnergyMeter
 from .inventory import Device, Devices, read_devices
 from .monitor import DeviceMonitor
 
-__all__ = ["Device", "DeviceMonitor", "Devices", "read_devices"]
+__all__ = ["Device", "DeviceMonitor", "Devices", "EnergyMeter", "read_devices"]

@@ -146,6 +146,24 @@ class Driver:
         return True
 
 
+def energy_joules() -> dict[str, int]:
+    """The energy counter of every GPU that has one, by UUID, in a session of its own. Blocks.
+
+    NVML counts its sessions, so this is cheap while the monitor has one, and leaves none behind.
+    """
+    found: dict[str, int] = {}
+    pynvml.nvmlInit()
+    try:
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(pynvml.NVMLError):
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+                found[_text(pynvml.nvmlDeviceGetUUID(handle))] = millijoules // 1000
+    finally:
+        pynvml.nvmlShutdown()
+    return found
+
+
 def _mig_devices(gpu: Any) -> Iterator[Any]:
     for index in range(_field(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
         mig = _field(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu, index)

@@ -10,6 +10,7 @@ from cyxwiz_crds import (
     AttemptRecord,
     Condition,
     ConditionType,
+    Goodput,
     Phase,
     RestoreFrom,
     State,
@@ -18,6 +19,8 @@ from cyxwiz_crds import (
 )
 from cyxwiz_operator.clock import Now
 from cyxwiz_operator.views import JobView
+
+from .goodput import with_this_attempt
 
 HISTORY_KEPT = 10
 SENTENCE = 1024
@@ -114,6 +117,7 @@ def released(job: JobView, now: Now, outcome: str, message: str, **fields: Any) 
         "execution": None,
         "scheduling": None,
         "restore_from": newest_checkpoint(job),
+        "goodput": with_this_attempt(job, now),
         "history": [*job.status.history, record][-HISTORY_KEPT:],
         **fields,
     }
@@ -186,10 +190,15 @@ def finished(job: JobView, now: Now, *, phase: str, reason: str, summary: str, *
         kept=(ConditionType.SCHEDULED,) if bound_now else (),
         finished_at=now.timestamp,
         retry_at=None,
-        **({} if bound_now else {"scheduling": None}) | fields,
+        **_last_words(job, now) | ({} if bound_now else {"scheduling": None}) | fields,
     )
     note = Note(phase, status.summary or "", warning=phase == Phase.FAILED)
     return StatusChange(job, status, phase.lower(), notes=(note,), outcome=reason if job.status.assignment else None)
+
+
+def _last_words(job: JobView, now: Now) -> dict[str, Goodput]:
+    """The account of its time; none of one that never asked for a place."""
+    return {} if job.job.spec.dry_run else {"goodput": with_this_attempt(job, now)}
 
 
 def _ran(job: JobView) -> dict[str, int]:

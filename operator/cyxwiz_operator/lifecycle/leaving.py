@@ -28,7 +28,7 @@ def told_to(job: JobView, now: Now, intent: str, reason: str, summary: str) -> S
         reason=Reason.STOPPING,
         summary=summary,
         true=(ConditionType.RUNNING,),
-        kept=(ConditionType.SCHEDULED,),
+        kept=(ConditionType.SCHEDULED, ConditionType.STALLED),
         assignment=assignment.model_copy(update=update),
         first_started_at=started or now.timestamp,
     )

@@ -10,6 +10,7 @@ from cyxwiz_operator.views import JobView
 
 from . import words
 from .change import LINE, Note, StatusChange, changed, clip, finished
+from .goodput import begun_anew
 
 ESTIMATE_SLACK_S = 30.0
 ESTIMATE_SLACK = 0.1
@@ -46,6 +47,7 @@ def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
             init_from=InitialWeights(uri=weights.uri, sha256=weights.sha256) if weights else None,
         ),
         execution=None,
+        goodput=(None if restore_from else begun_anew(job)) or job.status.goodput,
         retry_at=None,
         scheduling=Scheduling(
             candidates=[clip(line, LINE) for line in placement.candidates],

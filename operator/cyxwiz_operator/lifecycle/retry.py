@@ -35,6 +35,7 @@ RULES: dict[str, Rule] = {
     Failure.DEADLINE_EXCEEDED: Rule.FINAL,
     Failure.OUT_OF_GPU_MEMORY: Rule.FINAL,
     Failure.CRASHED: Rule.COUNTED,
+    Failure.STALLED: Rule.COUNTED,
     Failure.OUT_OF_HOST_MEMORY: Rule.COUNTED,
     Failure.NODE_LOST: Rule.NODE_FAULT,
     Failure.NEVER_CLAIMED: Rule.NODE_FAULT,

@@ -17,6 +17,7 @@ from . import words
 from .change import StatusChange, changed, clip, finished, suspended, waiting_again
 from .leaving import OUTCOMES, left_as_told, told_to
 from .retry import RULES, Rule, verdict_on
+from .stalling import stalled
 
 CLAIM_WITHIN_S = 15.0
 SUSPENDED = "Suspended"
@@ -188,6 +189,7 @@ _RULES: tuple[Callable[[JobView, Liveness, Now], StatusChange | None], ...] = (
     _unclaimed,
     _to_suspend,
     _running,
+    stalled,
 )
 
 

@@ -60,13 +60,20 @@ def unsaved_training_s(job: JobView) -> float:
     """Seconds of training since the job's last checkpoint, or since this attempt began."""
     execution = job.status.execution
     progress = execution.progress if execution else None
-    if execution is None or progress is None or not progress.elapsed_seconds or not progress.step:
+    if progress is None or not progress.elapsed_seconds or not progress.step:
         return 0.0
-    assignment = job.status.assignment
+    return progress.elapsed_seconds * unsaved_share(job)
+
+
+def unsaved_share(job: JobView) -> float:
+    """Share of this attempt's steps that no checkpoint holds, 0 to 1; all of it while it has told of none."""
+    execution, assignment = job.status.execution, job.status.assignment
+    progress = execution.progress if execution else None
+    if execution is None or progress is None or not progress.step:
+        return 1.0
     began = assignment.restore_from.step if assignment and assignment.restore_from else 0
     saved = max(began, execution.checkpoint.step if execution.checkpoint else 0)
-    share = (progress.step - saved) / max(1, progress.step - began)
-    return progress.elapsed_seconds * min(1.0, max(0.0, share))
+    return min(1.0, max(0.0, (progress.step - saved) / max(1, progress.step - began)))
 
 
 def tenants_of(jobs: Iterable[JobView], nodes: NodeTable, now: Now) -> defaultdict[int, list[Tenant]]:

@@ -76,3 +76,16 @@ def test_a_trainer_that_crashes_is_retried_and_counted_until_the_limit(thread: P
     status = status_of(job)
     assert (status["phase"], status["reason"]) == ("Failed", "BackoffLimitExceeded")
     assert "SIGSEGV" in status["summary"]
+    assert set(status["goodput"]) == {"usefulSeconds", "lostSeconds", "waitingSeconds"}
+
+
+def test_a_job_that_succeeded_says_what_it_was_made_with_and_what_became_of_its_time(thread: Platform) -> None:
+    status = status_of(apply_and_wait(thread, digits("accounted"), finished, "a final phase"))
+    assert status["phase"] == "Succeeded"
+    execution = status["execution"]
+    assert execution["bottleneck"].startswith("CPU: computes ")
+    receipt = execution["receipt"]
+    assert receipt["data"] == f"sha256:{execution['data']['sha256']}"
+    assert receipt["model"] == f"sha256:{execution['model']['sha256']}"
+    assert {"seed", "cyxwiz", "python", "torch", "code"} < receipt.keys()
+    assert status["goodput"]["lostSeconds"] == 0

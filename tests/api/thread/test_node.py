@@ -75,6 +75,8 @@ def test_a_job_is_given_two_gpus_and_trains_on_the_cpu_saying_so(thread: Platfor
     assert status["execution"]["device"] == "CPU, 2 ranks of 1 thread, float32, in place of 2 simulated GPUs"
     assert status["execution"]["start"].startswith("Cold")
     assert status["execution"]["start"].endswith(": 2 GPUs")
+    assert status["execution"]["energy"] == "0.00 Wh", "the counters of these GPUs stand still"
+    assert [gpu.partition(" GPU-")[0] for gpu in status["execution"]["receipt"]["gpus"]] == ["Simulated H200"] * 2
 
 
 def test_a_jobs_log_can_be_read_and_its_series_end_with_it(thread: Platform, gpus: SimulatedGpus) -> None:

@@ -12,6 +12,7 @@ import pytest
 from safetensors import safe_open
 
 from cyxwiz_protocol.records import (
+    ActivityRecord,
     CheckpointedRecord,
     EpochRecord,
     ExitCode,
@@ -55,6 +56,21 @@ def test_progress_only_grows_and_ends_at_the_last_step(digits: Any) -> None:
     assert progress[-1].step == progress[-1].total_steps == 8 * 50
     assert progress[-1].remaining_seconds == 0
     assert isinstance(digits.records()[0], StartedRecord)
+
+
+def test_records_say_what_training_waits_for_and_when_no_step_is_to_be_expected(digits: Any) -> None:
+    waits = digits.of(ProgressRecord)[-1].waits
+    assert waits is not None
+    assert waits.data + waits.device + waits.host == pytest.approx(1)
+    assert waits.device > waits.data, "on the CPU a small network takes longer than fetching its batches"
+    assert [record.activity for record in digits.of(ActivityRecord)].count("evaluating") == 8
+
+
+def test_the_first_record_says_what_the_job_was_made_with(digits: Any) -> None:
+    started = digits.of(StartedRecord)[0]
+    assert started.seed == SEED["seed"]
+    assert started.software is not None
+    assert len(started.software.code_sha256 or "") == 64
 
 
 def test_the_newest_checkpoints_and_the_best_are_kept_and_are_what_was_reported(digits: Any) -> None:

@@ -35,6 +35,9 @@ RUNNING = {"state": "Running"}
 STOP = {"intent": "Stop", "reason": "CancelledByUser"}
 LATE = {"intent": "Stop", "reason": "DeadlineExceeded"}
 YIELD = {"intent": "Yield", "reason": "SuspendedByUser"}
+STALLED = {"state": "Running", "stalledSince": ago(90)}
+STALLED_LONG = {"state": "Running", "stalledSince": ago(601)}
+TOLD = {"conditions": [{"type": "Stalled", "status": "True", "lastTransitionTime": ago(30)}]}
 
 ROWS = [
     Row("a new job is the scheduler's", make_job(), UNSURE, None),
@@ -93,7 +96,7 @@ ROWS = [
     *[Row(f"{reason} is never retried", make_bound_job(execution=failed(reason)), ONLINE, "Failed", reason, True)
       for reason in ("UserError", "Diverged", "DeadlineExceeded", "OutOfGPUMemory")],
     *[Row(f"{reason} is retried", make_bound_job(execution=failed(reason)), ONLINE, "Pending", "Retrying")
-      for reason in ("Crashed", "OutOfHostMemory", "NodeLost", "Evicted", "SomethingNew")],
+      for reason in ("Crashed", "Stalled", "OutOfHostMemory", "NodeLost", "Evicted", "SomethingNew")],
     Row("the last counted failure", make_bound_job(execution=failed("Crashed"), status={"failures": 3}),
         ONLINE, "Failed", "BackoffLimitExceeded", True),
     Row("no retries wanted", make_bound_job(execution=failed("Crashed"), backoffLimit=0),
@@ -103,6 +106,17 @@ ROWS = [
     Row("the third one blamed on nodes does",
         make_bound_job(execution=failed("NodeLost"), status={"failures": 3, "nodeFaults": 2}),
         ONLINE, "Failed", "BackoffLimitExceeded", True),
+    # no step any more
+    Row("it does no step", make_bound_job(execution=STALLED), ONLINE, "Running", "Stalled", True, "Run"),
+    Row("that was told already", make_bound_job(execution=STALLED, status=TOLD), ONLINE, None),
+    Row("it goes on", make_bound_job(execution=RUNNING, status=TOLD), ONLINE, "Running", "Training", True, "Run"),
+    Row("it does no step for very long", make_bound_job(execution=STALLED_LONG, status=TOLD),
+        ONLINE, "Running", "Stopping", True, "Stop"),
+    Row("it does no step on a silent node", make_bound_job(execution=STALLED_LONG), UNSURE, None),
+    Row("it was to leave anyway", make_bound_job(suspend=True, execution=STALLED_LONG, assignment=YIELD), ONLINE, None),
+    Row("stopped because it did no step",
+        make_bound_job(execution=failed("Stalled"), assignment={"intent": "Stop", "reason": "Stalled"}, status=TOLD),
+        ONLINE, "Pending", "Retrying"),
     # deadline
     Row("past its deadline", make_bound_job(execution=RUNNING, bound_s_ago=60, activeDeadlineSeconds=60),
         ONLINE, "Running", "Stopping", True, "Stop"),
