@@ -69,6 +69,7 @@ check: $(READY) ## Lint, types, generated files
 	@$(BIN)/python -m cyxwiz_crds --check
 	@$(BIN)/yamllint --strict crds helm/cyxwiz/values.yaml helm/cyxwiz/Chart.yaml helm/cyxwiz/files helm/everything.yaml examples .*.yaml
 	@$(BIN)/python helm/dashboards.py --check
+	@$(BIN)/python crds/reference.py --check
 	@$(BIN)/python helm/reference.py --check
 	@$(BIN)/hadolint --failure-threshold style Dockerfile.* tests/cluster/probe/Dockerfile
 
@@ -95,9 +96,10 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-generate: $(READY) ## Write the CRDs from the models, the dashboards, the reference of values
+generate: $(READY) ## Write the CRDs from the models, the dashboards, the references of fields and values
 	@$(BIN)/python -m cyxwiz_crds
 	@$(BIN)/python helm/dashboards.py
+	@$(BIN)/python crds/reference.py
 	@$(BIN)/python helm/reference.py
 
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
