@@ -84,6 +84,7 @@ def environment(plan: SpawnPlan, home: Path, marker: str, data_root: Path | None
         MARKER: marker,
         VISIBLE_DEVICES: ",".join(plan.gpus),
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products; read when CUDA starts
+        "GOMP_SPINCOUNT": "1000",  # threads that wait for each other soon sleep: other processes have the cores, too
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "LOGNAME": "trainer",  # torch asks getpass, which fails for a uid without a passwd entry

@@ -22,6 +22,7 @@ def test_a_cpu_trainer_sees_no_gpu_and_a_gpu_trainer_only_its_own():
 def test_threads_and_determinism_are_fixed_before_the_interpreter_starts():
     variables = environment(SpawnPlan(cpus=3), Path("home"), "marker", Path("data"))
     assert variables["OMP_NUM_THREADS"] == "3"
+    assert int(variables["GOMP_SPINCOUNT"]) <= 10_000
     assert variables["PYTHONHASHSEED"] == "0"
     assert variables["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert variables["CYXWIZ_DATA_ROOT"] == "data"
