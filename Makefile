@@ -108,7 +108,7 @@ lock: $(READY) ## Renew the hashed locks within the bounds of pyproject.toml
 	@$(COMPILE) --upgrade --extra dev pyproject.toml -o requirements.lock
 	@$(COMPILE) -c requirements.lock --extra operator pyproject.toml -o locks/operator.lock
 	@$(COMPILE) -c requirements.lock --extra agent pyproject.toml -o locks/agent.lock
-	@$(COMPILE) -c requirements.lock --extra runner --extra store --extra trainer pyproject.toml -o locks/runner.lock
+	@$(COMPILE) -c requirements.lock --extra runner --extra store --extra trainer --extra export pyproject.toml -o locks/runner.lock
 
 clean: ## Remove .venv and .state; built Kubernetes binaries stay in the cache
 	rm -rf $(VENV) .state

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from .base import Count, Model, Name, Word
+from .base import Count, Line, Model, Name, Word
 
 Sha256 = Annotated[str, Field(max_length=64)]
 """Hexadecimal."""
@@ -42,6 +42,23 @@ class InitialWeights(Model):
     """SHA-256 of the file; other bytes are refused."""
 
 
+class Export(Model):
+    """The model, or its training, in one more format of spec.output.formats."""
+
+    format: Word
+    """onnx or tensorboard."""
+    message: Line = ""
+    """What was compared and how far it agrees; or why there is no such file."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the file, hexadecimal; absent when there is none."""
+    bytes: Count | None = None
+    """Size of the file."""
+    uri: Uri | None = None
+    """Where the file is, as of the weights."""
+    download_path: SignedPath | None = None
+    """For `kubectl get --raw`, as of the weights."""
+
+
 class ModelArtifact(Model):
     """The trained weights."""
 
@@ -57,3 +74,5 @@ class ModelArtifact(Model):
     """False while the only copy is on the node that trained it."""
     download_path: SignedPath | None = None
     """For `kubectl get --raw`: streams the file through the API server, until 29 days after it was last reported."""
+    exports: Annotated[list[Export], Field(max_length=8)] = []
+    """What else spec.output.formats asked for."""

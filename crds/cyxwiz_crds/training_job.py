@@ -159,6 +159,15 @@ class CheckpointSpec(Model):
     """How many of the newest checkpoints to keep; the best is kept beside them."""
 
 
+class OutputSpec(Model):
+    """What is kept of the trained model."""
+
+    formats: Annotated[list[Literal["safetensors", "onnx", "tensorboard"]], Field(max_length=8)] = ["safetensors"]
+    """What is written. safetensors always is; onnx answers raw samples and is compared with torch by onnxruntime before
+    it counts; tensorboard has the curves of training. One that cannot be written is said in status, and the job
+    succeeds without it."""
+
+
 class Control(Model):
     """Orders to a job under way. They stand until they are changed: a later attempt begins with them."""
 
@@ -266,6 +275,8 @@ class TrainingJobSpec(Model):
     """Seconds after the end at which the object is deleted; absent means never."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When the state of training is saved."""
+    output: OutputSpec = OutputSpec()
+    """What is kept of the trained model."""
     dry_run: bool = False
     """True runs nothing: status answers where the job would start or why not, and, where earlier jobs showed it, the
     memory and the time it needs. Nothing is reserved for it."""

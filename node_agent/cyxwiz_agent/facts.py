@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Progress, Receipt, size_text
-from cyxwiz_crds.artifacts import ModelArtifact
+from cyxwiz_crds.artifacts import Export, ModelArtifact
 from cyxwiz_crds.training_job import CheckpointRecord, ControlTaken, DataFacts, Resumption
 from cyxwiz_protocol.records import (
     ActivityRecord,
@@ -14,6 +14,7 @@ from cyxwiz_protocol.records import (
     ControlRecord,
     EpochRecord,
     EvaluationRecord,
+    ExportRecord,
     FailureRecord,
     ModelRecord,
     ProgressRecord,
@@ -29,6 +30,7 @@ MOST_GPUS = 16
 LONGEST_ACTIVITY = 16
 CURVE_POINTS = 16
 HISTORY_POINTS = 32
+MOST_EXPORTS = 8
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Facts:
     checkpoint: CheckpointedRecord | None = None
     control: ControlRecord | None = None
     model: ModelRecord | None = None
+    exports: tuple[ExportRecord, ...] = ()
+    """The newest of each format."""
     failure: FailureRecord | None = None
     activity: str = TRAINING
     """What it is doing, where that is no step."""
@@ -74,6 +78,9 @@ class Facts:
                 return replace(self, control=record, activity=TRAINING)
             case ModelRecord():
                 return replace(self, model=record)
+            case ExportRecord():
+                others = tuple(export for export in self.exports if export.format != record.format)
+                return replace(self, exports=(*others, record)[-MOST_EXPORTS:])
             case FailureRecord():
                 return replace(self, failure=record)
 
@@ -168,7 +175,17 @@ def model_report(facts: Facts, node: str, assignment_id: str) -> ModelArtifact |
     if record is None:
         return None
     uri = f"node://{node}/{assignment_id}/{record.path}"
-    return ModelArtifact(sha256=record.sha256, bytes=record.bytes, format=record.format, uri=uri)
+    exports = [
+        Export(
+            format=export.format[:LONGEST_WORD],
+            message=export.message[:LONGEST_LINE],
+            sha256=export.sha256,
+            bytes=export.bytes,
+            uri=export.path and f"node://{node}/{assignment_id}/{export.path}",
+        )
+        for export in facts.exports
+    ]
+    return ModelArtifact(sha256=record.sha256, bytes=record.bytes, format=record.format, uri=uri, exports=exports)
 
 
 def data_report(facts: Facts) -> DataFacts | None:

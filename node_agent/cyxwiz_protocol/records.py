@@ -13,6 +13,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from cyxwiz_crds import Model
 
+# As status takes them: a job's own code can write a record, too.
+FilePath = Annotated[str, Field(max_length=512)]
+Sha256 = Annotated[str, Field(max_length=64)]
+Size = Annotated[int, Field(ge=0, le=2**53)]
+
 
 class ExitCode(IntEnum):
     """How a trainer leaves. Anything else is a crash."""
@@ -174,11 +179,25 @@ class ModelRecord(Model):
 
     kind: Literal["model"] = "model"
     t: float
-    path: str
+    path: FilePath
     """Relative to the job's folder."""
-    sha256: str
-    bytes: int
+    sha256: Sha256
+    bytes: Size
     format: str = "safetensors"
+
+
+class ExportRecord(Model):
+    """What became of one more format of the finished model."""
+
+    kind: Literal["export"] = "export"
+    t: float
+    format: str
+    message: str
+    """What was compared and how far it agrees; or why there is no such file."""
+    path: FilePath | None = None
+    """Relative to the job's folder; None when there is no file."""
+    sha256: Sha256 | None = None
+    bytes: Size | None = None
 
 
 class FailureRecord(Model):
@@ -201,6 +220,7 @@ Record = (
     | CheckpointedRecord
     | ControlRecord
     | ModelRecord
+    | ExportRecord
     | FailureRecord
 )
 

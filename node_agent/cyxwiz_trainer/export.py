@@ -6,12 +6,15 @@ metrics.jsonl      what was reported while they were trained
 network.py         the network's own code, which imports torch alone
 predict.py         answers samples with the three above
 SHA256SUMS         for `sha256sum --check`
+
+and what `conversions` adds to them.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from .models import Options
 from .weights import CONFIG_KEY
 
 WEIGHTS = "model.safetensors"
+SUMS = "SHA256SUMS"
 _PREDICT = Path(__file__).with_name("predict.py")
 
 
@@ -54,8 +58,22 @@ def write(
         shutil.copyfile(source, temporary / "network.py")
         shutil.copyfile(_PREDICT, temporary / "predict.py")
         sums = [f"{files.sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
-        write_whole(temporary / "SHA256SUMS", "".join(sums).encode())
+        write_whole(temporary / SUMS, "".join(sums).encode())
     return digest, (folder.model / WEIGHTS).stat().st_size
+
+
+def add(folder: JobFolder, path: Path) -> str:
+    """The file `path` lies beside the weights, and in their sums. Returns its SHA-256. Raises OSError."""
+    digest, sums = files.sha256(path), folder.model / SUMS
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    path.replace(folder.model / path.name)
+    others = [line for line in sums.read_text().splitlines(keepends=True) if line.split()[1] != path.name]
+    write_whole(sums, "".join([*others, f"{digest}  {path.name}\n"]).encode())
+    return digest
 
 
 def _config(name: str, options: Options, data: Dataset, moments: tuple[Tensor, Tensor] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import ExitCode, FailureRecord, ModelRecord
 
-from . import data, device, evaluation, export, models, supervisor, weights
+from . import conversions, data, device, evaluation, export, models, supervisor, weights
 from .average import Average
 from .checkpoint import Checkpoints, Identity, LoopState
 from .compilation import Compilation
@@ -137,6 +137,15 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
     digest, size = export.write(folder, training.outcome, spec.model.name, parts.options, parts.data, parts.scale)
     path = f"{folder.model.name}/{export.WEIGHTS}"
     reporter.write(ModelRecord(t=time.time(), path=path, sha256=digest, bytes=size))
+    conversions.convert(
+        folder,
+        spec.output.formats,
+        parts.data.validation.inputs,
+        spec.resources.cpus,
+        fence,
+        stop,
+        reporter.write,
+    )
     return ExitCode.SUCCEEDED
 
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
 from pathlib import Path
 
 import torch
 
-from cyxwiz_protocol.clock import boottime
-from cyxwiz_protocol.job_folder import DeadlineReader, JobFolder, write_whole
+from cyxwiz_protocol.job_folder import JobFolder, write_whole
 
 from .blueprint import Blueprint
 from .device import Device, set_float32_precision
 from .forward import Forward
+from .leash import leave_in_time
 
 NICE = 10
-_NAP_S = 0.05
 
 
 def compiled(forward: Forward) -> Forward:
@@ -34,9 +31,7 @@ def compiled(forward: Forward) -> Forward:
 def main() -> None:
     """The cache is written whole, or the process ends with another exit code than 0."""
     os.nice(NICE)
-    job = JobFolder(Path(sys.argv[3])) if len(sys.argv) > 3 else None
-    deadline = DeadlineReader(job) if job is not None and job.deadline.exists() else None
-    threading.Thread(target=_leave_in_time, args=(os.getppid(), deadline), daemon=True).start()
+    leave_in_time(JobFolder(Path(sys.argv[3])) if len(sys.argv) > 3 else None)
     blueprint = Blueprint.model_validate_json(Path(sys.argv[1]).read_bytes())
     torch.set_num_threads(blueprint.threads)
     set_float32_precision(exact=blueprint.precision == "float32")
@@ -51,16 +46,6 @@ def main() -> None:
     if artifacts is None:
         raise SystemExit("the compiler left nothing to keep")
     write_whole(Path(sys.argv[2]), artifacts[0])
-
-
-def _leave_in_time(parent: int, deadline: DeadlineReader | None) -> None:
-    """Ends this process once its parent is gone or it may not compute: nobody waits for what it does."""
-    while os.getppid() == parent:
-        if deadline is not None and not boottime() <= deadline():
-            print("OSError: the deadline passed while it compiled", file=sys.stderr, flush=True)
-            os._exit(1)
-        time.sleep(_NAP_S)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ def success(job: JobView) -> str:
     text += "."
     if execution.model:
         text += f" Model {_size(execution.model.bytes)}, sha256 {execution.model.sha256[:16]}…"
+        for missing in (export for export in execution.model.exports if export.sha256 is None):
+            text += f" {missing.format}: {missing.message}."
     if assignment.restore_from is None and _had_checkpoint_elsewhere(job):
         text += " It started anew: the checkpoint of an earlier attempt was on another node."
     if execution.data and execution.data.synthetic:

@@ -81,6 +81,7 @@ class Trainers:
         hyperparameters: dict[str, object] | None = None,
         options: dict[str, int | str] | None = None,
         ranks: int = 1,
+        output: dict[str, object] | None = None,
     ) -> JobFolder:
         """A job folder with its order."""
         spec = {
@@ -89,6 +90,7 @@ class Trainers:
             "epochs": epochs,
             "batchSize": batch_size,
             "hyperparameters": hyperparameters or {},
+            "output": output or {},
             "resources": {"gpus": 0, "cpus": 1},
         }
         folder = JobFolder(self.root / name)

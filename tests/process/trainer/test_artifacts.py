@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
-from cyxwiz_protocol.records import EpochRecord, ExitCode, StartedRecord
+from cyxwiz_protocol.records import EpochRecord, ExitCode, ExportRecord, StartedRecord
 from cyxwiz_trainer.data.builtin import load as load_builtin
 from cyxwiz_trainer.data.request import Request
 from cyxwiz_trainer.predict import read_safetensors
@@ -69,8 +70,9 @@ def with_requirements(name: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def digits(trainers: Any) -> Any:
-    """A finished job on real digits."""
-    job = trainers.run(trainers.folder("digits", epochs=4, hyperparameters={"ema": 0.9}))
+    """A finished job on real digits, in every format."""
+    output = {"formats": ["safetensors", "onnx", "tensorboard"]}
+    job = trainers.run(trainers.folder("digits", epochs=4, hyperparameters={"ema": 0.9}, output=output))
     assert job.wait() == ExitCode.SUCCEEDED, job.log()
     return job
 
@@ -90,6 +92,17 @@ def test_the_sums_beside_a_model_are_those_of_its_files(digits: Any) -> None:
     assert done.returncode == 0
     listed = {line.split()[1] for line in (digits.folder.model / "SHA256SUMS").read_text().splitlines()}
     assert listed | {"SHA256SUMS"} == {path.name for path in digits.folder.model.iterdir()}
+
+
+def test_its_onnx_file_answers_in_onnxruntime_as_it_was_evaluated(digits: Any) -> None:
+    onnx, tensorboard = digits.of(ExportRecord)
+    assert onnx.message.startswith("onnxruntime answers as torch"), onnx
+    held_out = load_builtin(Request("digits", None, fraction=0.1, seed=0, limit_bytes=2**30)).validation
+    session = InferenceSession(digits.folder.path / onnx.path, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"samples": held_out.inputs.numpy()})
+    right = np.argmax(np.asarray(scores), axis=1) == held_out.labels.numpy()
+    assert np.mean(right) == pytest.approx(digits.of(EpochRecord)[-1].validation_accuracy)
+    assert (digits.folder.path / tensorboard.path).stat().st_size == tensorboard.bytes
 
 
 def test_predict_reads_weights_as_safetensors_does(digits: Any) -> None:

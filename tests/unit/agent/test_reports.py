@@ -13,6 +13,7 @@ from cyxwiz_protocol.records import (
     EpochRecord,
     ExitCode,
     ExitRecord,
+    ExportRecord,
     FailureRecord,
     ModelRecord,
     ProgressRecord,
@@ -80,6 +81,18 @@ def test_a_model_says_where_it_lies() -> None:
 def test_a_job_that_ended_well_has_succeeded_whatever_was_wished_meanwhile() -> None:
     wish = wish_of("Stop", "CancelledByUser", 30, cancelled=True)
     assert ending_of(exited(ExitCode.SUCCEEDED), Facts(model=MODEL), wish, "").state == "Succeeded"
+
+
+def test_a_model_says_what_became_of_each_format_that_was_asked_for() -> None:
+    onnx = ExportRecord(t=9.5, format="onnx", message="agrees", path="model/model.onnx", sha256="cd" * 32, bytes=2000)
+    curves = ExportRecord(t=9.6, format="tensorboard", message="not written: " + "x" * 500)
+    told = model_report(Facts().after(MODEL).after(curves).after(onnx).after(curves), "node-a", "u-1")
+    assert told is not None
+    first, second = told.exports
+    assert first.uri == "node://node-a/u-1/model/model.onnx"
+    assert (first.sha256, first.bytes, first.message) == ("cd" * 32, 2000, "agrees")
+    assert (second.format, second.sha256, second.uri) == ("tensorboard", None, None)
+    assert len(second.message) == 256
 
 
 def test_a_clean_exit_without_a_model_is_no_success() -> None:
