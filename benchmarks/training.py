@@ -5,30 +5,35 @@
 All train ResNet-18 with a 3x3 stem on the same synthetic 32x32 images with SGD and momentum. A line of JSON per
 measurement as it is made, then a table. Rows:
 
-    usual          float32 as torch has it by default, DataLoader without workers, loss.item() after each step
-    usual, loader  the same with 4 workers and pinned memory (with --loader)
-    ours           what a job gets at once: data on the GPU, bfloat16, channels last, CUDA graph
-    ours compiled  what a long job gets: the same, compiled. Steady state; the seconds of the compiler stand beside it
-    example job    ours from before the first step to after the last of 250,000 images with nothing cached, evaluation
-                   and checkpoints included; to be compared with as many images at the rate of the usual row
+    usual            float32 as torch has it by default, where convolutions may use TF32; images in float32 in host
+                     memory, NCHW; DataLoader with 4 workers and pinned memory; loss.item() after each step
+    usual, no TF32   the same in true float32
+    usual, inline    the same as usual with a DataLoader without workers
+    ours             what a job gets at once: data on the GPU, bfloat16, channels last, CUDA graph
+    ours compiled    what a long job gets: the same, compiled; what the compiler took with an empty cache is told, too
+    example job      ours from before the first step to after the last of 250,000 images with nothing cached,
+                     evaluation, checkpoints and compilation included; its rate is those images by that time
 
-Steady state: the first steps of each repetition, with the choice of kernels and the capture, are not timed. After
-`--seconds` no further repetition is begun. `--profile` prints instead which kernels the two kinds of our step spend
-their time in.
+The usual rows spend nothing on decoding or augmenting images, which real scripts do in their workers. Times of "usual"
+are those of the table's last columns. Steady state: the first steps of each repetition, with the choice of kernels and
+the capture, are not timed. After `--seconds` nothing further is begun. `--profile` prints instead which kernels the two
+kinds of our step spend their time in.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +50,15 @@ from cyxwiz_trainer import data, device, job, models
 from cyxwiz_trainer.blueprint import Blueprint
 from cyxwiz_trainer.checkpoint import LoopState
 from cyxwiz_trainer.compilation import Compilation
+from cyxwiz_trainer.compile_policy import Known
 from cyxwiz_trainer.fence import Fence, Stop
 from cyxwiz_trainer.loop import Training, train
 from cyxwiz_trainer.reporter import Reporter
 
 WARM_UP_STEPS = 20
-TIMED_STEPS = {"usual": 100, "usual, loader": 200, "ours": 1000, "ours compiled": 1000}
+TIMED_STEPS = {"usual": 200, "usual, no TF32": 100, "usual, inline": 100, "ours": 1000, "ours compiled": 1000}
+USUAL, STRICT, INLINE = "usual", "usual, no TF32", "usual, inline"
+EXAMPLE = "example job"
 LOADER_WORKERS = 4
 EXAMPLE_IMAGES = 250_000
 PROFILED_STEPS = 20
@@ -75,10 +83,11 @@ class Bench:
         return TrainingJobSpec.model_validate(self.spec | {"batchSize": batch} | more)
 
 
-def usual(bench: Bench, batch: int, workers: int, steps: int) -> float:
+def usual(bench: Bench, batch: int, row: str, steps: int) -> float:
     """Images per second of the usual script."""
     torch.backends.cudnn.benchmark = False
-    _set_precision(*bench.defaults)
+    _set_precision(*(("ieee", "ieee") if row == STRICT else bench.defaults))
+    workers = 0 if row == INLINE else LOADER_WORKERS
     target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = bench.parse(batch)
     options = models.parse_options(spec.model.name, spec.model.options)
@@ -88,20 +97,21 @@ def usual(bench: Bench, batch: int, workers: int, steps: int) -> float:
     train_part = bench.dataset.train
     samples = TensorDataset(train_part.inputs[:needed].float() / 255 - 0.5, train_part.labels[:needed])
     loader = DataLoader(samples, batch_size=batch, shuffle=True, num_workers=workers, pin_memory=workers > 0)
-    begun = 0.0
+    begun = ended = 0.0
     for step, (inputs, labels) in enumerate(loader):
         if step == WARM_UP_STEPS:
             _wait()
             begun = time.perf_counter()
         if step == WARM_UP_STEPS + steps:
-            break
+            _wait()
+            ended = time.perf_counter()
+            break  # and the workers end, which is not timed
         optimizer.zero_grad()
         loss = functional.cross_entropy(model(inputs.to(target)), labels.to(target))
         loss.backward()
         optimizer.step()
         loss.item()
-    _wait()
-    return steps * batch / (time.perf_counter() - begun)
+    return steps * batch / (ended - begun)
 
 
 class Stopwatch(Stop):
@@ -183,14 +193,22 @@ def ours(
         finally:
             if compilation is not None:
                 compilation.end()
-        return Timed(steps * batch / (watch.times[1] - watch.times[0]), heard[-1])
+        words = heard[-1] + _compiler_words(bench.compiled / f"{blueprint.key}.json" if compile_it else None)
+        return Timed(steps * batch / (watch.times[1] - watch.times[0]), words)
 
 
-def example_job(bench: Bench, batch: int) -> tuple[float, str]:
-    """Seconds from before the first step to after the last, and what the job said it ran on."""
-    with tempfile.TemporaryDirectory() as folder:
+def _compiler_words(record: Path | None) -> str:
+    if record is None or not record.is_file():
+        return ""
+    known = Known.model_validate_json(record.read_bytes())
+    return f", {known.compile_s:.1f} s to compile, {known.adopt_s:.1f} s to adopt"
+
+
+def example_job(bench: Bench, batch: int, images: int) -> Timed:
+    """The whole way from before the first step to after the last."""
+    with tempfile.TemporaryDirectory() as folder, _empty_cache(Path(folder)):
         heard: list[str] = []
-        spec = bench.parse(batch, maxSteps=EXAMPLE_IMAGES // batch)
+        spec = bench.parse(batch, maxSteps=images // batch)
         run, _ = _training(bench, spec, Path(folder), Stop(), heard.append)
         _wait()
         begun = time.perf_counter()
@@ -199,7 +217,18 @@ def example_job(bench: Bench, batch: int) -> tuple[float, str]:
         seconds = time.perf_counter() - begun
         if run.compilation is not None:
             run.compilation.end()
-        return seconds, heard[-1]
+        return Timed(images // batch * batch / seconds, f"{heard[-1]}, {seconds:.1f} s")
+
+
+@contextlib.contextmanager
+def _empty_cache(folder: Path) -> Iterator[None]:
+    """Inductor finds nothing that an earlier measurement has left."""
+    before = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    try:
+        yield
+    finally:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
 
 
 def _training(
@@ -237,38 +266,33 @@ def _tell(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def measure(bench: Bench, batches: list[int], rows: list[str], repetitions: int, until: float) -> Any:
-    """Images per second by batch and row, repetition by repetition, batches and rows alternated."""
-    rates: dict[int, dict[str, list[float]]] = {batch: {row: [] for row in rows} for batch in batches}
-    for repetition in range(repetitions):
-        for batch in batches:
-            for row in rows:
-                if time.monotonic() > until:
-                    continue
-                begun, words = time.monotonic(), ""
-                steps = bench.steps(row, batch)
-                if row.startswith("usual"):
-                    rate = usual(bench, batch, LOADER_WORKERS if "loader" in row else 0, steps)
-                else:
-                    timed = ours(bench, batch, steps, compile_it="compiled" in row)
-                    rate, words = timed.rate, timed.words
-                rates[batch][row].append(rate)
-                took = round(time.monotonic() - begun, 1)
-                fields = {"row": row, "batch": batch, "repetition": repetition + 1}
-                _tell(**fields, imagesPerSecond=round(rate, 1), seconds=took, words=words)
-                _back_to_default()
+Rates = dict[int, dict[str, list[float]]]
+"""Images per second by batch and row, one for each repetition."""
+
+
+def measure(bench: Bench, batches: list[int], rows: list[str], repetitions: int, images: int, until: float) -> Rates:
+    """Repetition by repetition, batches and rows alternated."""
+    rates: Rates = {batch: {row: [] for row in rows} for batch in batches}
+    for repetition, batch, row in itertools.product(range(repetitions), batches, rows):
+        if time.monotonic() > until:
+            break
+        begun = time.monotonic()
+        timed = _measured(bench, batch, row, images)
+        rates[batch][row].append(timed.rate)
+        took = round(time.monotonic() - begun, 1)
+        fields = {"row": row, "batch": batch, "repetition": repetition + 1}
+        _tell(**fields, imagesPerSecond=round(timed.rate, 1), seconds=took, words=timed.words)
+        _back_to_default()
     return rates
 
 
-def measure_example(bench: Bench, batches: list[int], rates: Any) -> None:
-    """The example job of each batch size, beside the usual script's rate."""
-    for batch in batches:
-        seconds, words = example_job(bench, batch)
-        usual_s = EXAMPLE_IMAGES / statistics.median(rates[batch]["usual"]) if rates[batch].get("usual") else None
-        times = None if usual_s is None else round(usual_s / seconds, 2)
-        fields = {"row": "example job", "batch": batch, "seconds": round(seconds, 2)}
-        _tell(**fields, usualSeconds=None if usual_s is None else round(usual_s, 1), times=times, words=words)
-        _back_to_default()
+def _measured(bench: Bench, batch: int, row: str, images: int) -> Timed:
+    if row == EXAMPLE:
+        return example_job(bench, batch, images)
+    steps = bench.steps(row, batch)
+    if row in (USUAL, STRICT, INLINE):
+        return Timed(usual(bench, batch, row, steps), "")
+    return ours(bench, batch, steps, compile_it="compiled" in row)
 
 
 def profile(bench: Bench, batches: list[int]) -> None:
@@ -293,8 +317,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=340.0)
-    parser.add_argument("--loader", action="store_true", help="also the usual script with a loader of 4 workers")
-    parser.add_argument("--no-example", action="store_true", help="leave out the example job")
+    parser.add_argument("--images", type=int, default=EXAMPLE_IMAGES, help="of the example job (default: %(default)s)")
+    parser.add_argument("--rows", nargs="+", choices=[*TIMED_STEPS, EXAMPLE], default=[*TIMED_STEPS, EXAMPLE])
     parser.add_argument("--profile", action="store_true", help="print the kernels of our steps instead")
     arguments = parser.parse_args()
     until = time.monotonic() + arguments.seconds
@@ -312,22 +336,18 @@ def main() -> None:
         if arguments.profile:
             profile(bench, arguments.batch)
             return
-        rows = [row for row in TIMED_STEPS if arguments.loader or "loader" not in row]
-        rates = measure(bench, arguments.batch, rows, arguments.repetitions, until)
-        if not arguments.no_example:
-            measure_example(bench, arguments.batch, rates)
+        rates = measure(bench, arguments.batch, arguments.rows, arguments.repetitions, arguments.images, until)
 
     print(f"\n{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}")
-    print(
-        f"{'batch':>6}  {'row':<14} {'n':>2} {'median images/s':>16} {'lowest':>10} {'highest':>10} {'times usual':>12}"
-    )
+    heads = f"{'median images/s':>16} {'lowest':>10} {'highest':>10} {'times usual':>12} {'times no TF32':>14}"
+    print(f"{'batch':>6}  {'row':<15} {'n':>2} {heads}")
     for batch in arguments.batch:
-        base = statistics.median(rates[batch]["usual"]) if rates[batch]["usual"] else float("nan")
+        bases = [statistics.median(rates[batch].get(row) or [float("nan")]) for row in (USUAL, STRICT)]
         for row, values in rates[batch].items():
             if values:
                 median = statistics.median(values)
-                line = f"{batch:>6}  {row:<14} {len(values):>2} {median:>16,.0f} {min(values):>10,.0f}"
-                print(f"{line} {max(values):>10,.0f} {median / base:>12.2f}")
+                line = f"{batch:>6}  {row:<15} {len(values):>2} {median:>16,.0f} {min(values):>10,.0f}"
+                print(f"{line} {max(values):>10,.0f} {median / bases[0]:>12.2f} {median / bases[1]:>14.2f}")
 
 
 if __name__ == "__main__":

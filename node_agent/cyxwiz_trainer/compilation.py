@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from cyxwiz_crds import TrainingJobSpec, size_text
 from cyxwiz_protocol.job_folder import JobFolder, open_regular, write_json
 
+from . import compiled_folder
 from .blueprint import Blueprint
 from .compile_policy import Decision, Known, decide
 from .data import Dataset
@@ -65,8 +66,8 @@ class Compilation:
         `always` compiles whatever it takes, for benchmarks and tests.
         """
         self._blueprint = blueprint
-        self._cache = folder / f"{blueprint.key}.cache"
-        self._record = folder / f"{blueprint.key}.json"
+        self._cache = folder / f"{blueprint.key}{compiled_folder.CACHE}"
+        self._record = folder / f"{blueprint.key}{compiled_folder.RECORD}"
         self._scratch = scratch
         self._job = job
         self._is_shared = folder != scratch
@@ -103,6 +104,7 @@ class Compilation:
     def begin(self) -> None:
         """A process compiles it, unless that was done before."""
         if self._cache.is_file():
+            compiled_folder.used(self._cache)  # nobody removes it before it is read
             return
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._cache.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +134,8 @@ class Compilation:
         self._child = None
         if code != 0:
             return Failed(f"the compiler ended with {code}: {self._last_words()}")
+        if self._is_shared:
+            compiled_folder.prune(self._cache.parent)
         return Ready(time.monotonic() - self._begun)
 
     def compiled(self, forward: Forward) -> Forward:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ from cyxwiz_trainer.graph import EAGER_STEPS, Repeated
 from cyxwiz_trainer.loop import Training, step_of, train
 from cyxwiz_trainer.reporter import Reporter
 from cyxwiz_trainer.totals import Totals
+from tests.gpu.trace import Trace
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products; read when CUDA starts
 
@@ -224,6 +226,45 @@ def test_the_loop_never_waits_for_the_gpu_between_its_marked_places(tmp_path: Pa
 
     run = make_training(tmp_path, {"maxSteps": 55}, CountingFence(stop, watch), stop)
     assert train(run, LoopState(), None)
+
+
+def traced(path: Path, spec: dict[str, Any], at_step: Callable[[int], object], first: int, last: int) -> Trace:
+    """What the profiler saw of a job's loop from step `first` to step `last`, both within one epoch."""
+    stop = Stop()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    profiler = torch.profiler.profile(activities=activities)
+
+    def watch(step: int) -> None:
+        if step == first:
+            profiler.start()
+        if first < step < last:
+            at_step(step)
+        if step == last:
+            profiler.stop()
+            stop.request()
+
+    run = make_training(path, spec, CountingFence(stop, watch), stop)
+    assert last < run.plan.steps_per_epoch
+    assert not train(run, LoopState(), None)
+    profiler.export_chrome_trace(str(path / "trace.json"))
+    return Trace.of(json.loads((path / "trace.json").read_text())["traceEvents"])
+
+
+MANY_STEPS = {"dataset": {"uri": "mock://cifar10?samples=20000"}, "batchSize": 32, "epochs": 1}
+
+
+def test_a_trace_shows_that_the_loop_never_waits_for_its_newest_step(tmp_path: Path) -> None:
+    seen = traced(tmp_path, MANY_STEPS, lambda step: None, first=60, last=460)
+    print(seen)
+    assert seen.launches >= 399
+    assert seen.caught_up == ()
+
+
+def test_such_a_trace_shows_a_loop_that_does_wait(tmp_path: Path) -> None:
+    value = torch.zeros(1, device="cuda")
+    seen = traced(tmp_path, MANY_STEPS, lambda step: value.add_(1).item() if step % 10 == 0 else None, 60, 160)
+    print(seen)
+    assert len(seen.caught_up) >= 9
 
 
 def test_a_step_is_compiled_beside_training_and_what_was_timed_faster_stays(tmp_path: Path) -> None:

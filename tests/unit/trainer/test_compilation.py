@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyxwiz_trainer import compilation
+from cyxwiz_trainer import compilation, compiled_folder
 from cyxwiz_trainer.blueprint import Blueprint
 from cyxwiz_trainer.compilation import Compilation, Failed, Ready
 from cyxwiz_trainer.compile_policy import Decision, Known, decide
@@ -240,3 +240,16 @@ def test_a_job_that_shares_nothing_keeps_no_cache(tmp_path: Path) -> None:
 def test_a_machine_without_room_for_a_second_process_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "SPARE_HOST_BYTES", 2**60)
     assert "of host memory are free" in Compilation(blueprint(), tmp_path, tmp_path).decide(1.0, 500_000).words
+
+
+def test_what_was_compiled_and_not_used_for_longest_goes_when_there_is_too_much(tmp_path: Path) -> None:
+    for age, name in enumerate(["newest", "middle", "oldest"]):
+        for suffix, size in ((".cache", 100), (".json", 5)):
+            path = tmp_path / f"{name}{suffix}"
+            path.write_bytes(b"x" * size)
+            os.utime(path, (1000 - age, 1000 - age))
+    (tmp_path / "inductor").mkdir()
+    compiled_folder.used(tmp_path / "oldest.cache")
+    compiled_folder.prune(tmp_path, most_bytes=250, most_records=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"inductor", "oldest.cache", "newest.cache", "newest.json"}
+    compiled_folder.prune(tmp_path / "not-there")
