@@ -32,7 +32,7 @@ def software_of(spec: TrainingJobSpec) -> SoftwareRecord:
         cyxwiz=__version__,
         python=platform.python_version(),
         torch=torch.__version__,
-        cuda=torch.version.cuda,
+        cuda=torch.version.cuda if torch.cuda.is_initialized() else None,
         code_sha256=source_digest((*OWN, *sorted(added - set(OWN)))),
     )
 

@@ -224,6 +224,7 @@ def test_a_passed_deadline_stands_every_process_still_and_a_renewal_thaws_them(s
     assert serving.renew(folder, 60) == {"ok": True}
     serving.wait_for_state(folder, "Running")
     until(lambda: cpu_ticks(pid) > used[0] and cpu_ticks(daemon) > used[1], "both compute again")
+    assert serving.job(folder).frozen_seconds > 0
 
 
 def test_a_frozen_job_uses_no_cpu_time(serving, until):
