@@ -71,10 +71,20 @@ def page() -> str:
     return HEAD + "\n".join(lines) + "\n"
 
 
+def _is_leaf(path: str) -> bool:
+    """Whether it is a value by itself; that of resources is one."""
+    value = value_of(yaml.safe_load(VALUES.read_text()), path)
+    inside = path.rpartition(".")[2] in ("requests", "limits", "grafana_dashboard")
+    return not inside and (not isinstance(value, dict) or not value)
+
+
 def main(check: bool) -> int:
     """The exit code."""
     if not check:
         PAGE.write_text(page())
+    elif bare := [path for path, comment in commented(VALUES.read_text()) if not comment and _is_leaf(path)]:
+        print(f"{VALUES} says nothing about {', '.join(bare)}: write a comment above each")
+        return 1
     elif not PAGE.exists() or PAGE.read_text() != page():
         print(f"{PAGE} is not what helm/reference.py writes: run make generate")
         return 1
