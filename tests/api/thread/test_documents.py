@@ -143,7 +143,7 @@ def job_of(platform: Platform) -> Object:
 def anew(platform: Platform, job: Object, ready: Callable[[Object], bool], what: str) -> None:
     platform.cluster.run_kubectl("delete", "trainingjob", JOB, "--ignore-not-found")
     platform.apply(job)
-    platform.wait_for("trainingjob", JOB, ready, what=what, within_s=TRAINS_WITHIN_S)
+    platform.wait_for("trainingjob", JOB, ready, what=what, within_s=2 * TRAINS_WITHIN_S)
 
 
 def prepare(platform: Platform, command: str) -> None:
