@@ -109,6 +109,10 @@ class Inventory(Model):
     """True when its runner keeps trainers ready, so that jobs start at once."""
     models: Annotated[list[Word], Field(max_length=64)] = []
     """Models its trainers know."""
+    gpu_sharing: Word | None = None
+    """How jobs with gpuMemory share its GPUs: MPS, or time slices."""
+    gpu_context_mi_b: Annotated[int | None, Field(alias="gpuContextMiB", ge=0, le=2**31)] = None
+    """MiB of a GPU that each job sharing it is charged besides its gpuMemory, for its CUDA context."""
     labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
     """Labels of the Kubernetes node, as the agent last saw them."""
     max_concurrent_jobs: Count | None = None

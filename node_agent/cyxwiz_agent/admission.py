@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cyxwiz_crds import Rejection, TrainingJobSpec, size_text
-from cyxwiz_crds.compute_node import Gpu
 from cyxwiz_protocol.runner_api import JobProcess
 
-CONTEXT_MIB = 1024
-"""What a process holds of a GPU besides its tensors: 0.8 to 1.0 GiB measured for CUDA context and libraries."""
+from .gpu_room import NO_ROOM, GpuRoom
+
 _MIB = 2**20
 
 
@@ -27,30 +26,11 @@ class Capacity:
 
 
 @dataclass(frozen=True)
-class GpuRoom:
-    """How much of its GPUs this node lends to jobs that share them."""
-
-    shareable_mib: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Per GPU its memory without what the driver keeps."""
-    context_mib: int = CONTEXT_MIB
-    """Charged for each process besides its `gpuMemory`; none where that is a limit on all it holds, as under MPS."""
-
-    @classmethod
-    def of(cls, gpus: Iterable[Gpu], sharing: str | None) -> GpuRoom:
-        """Of these devices, shared in the way the runner names."""
-        shareable = {gpu.uuid: gpu.memory_total_mi_b - (gpu.memory_reserved_mi_b or 0) for gpu in gpus}
-        return cls(shareable, 0 if sharing == "MPS" else CONTEXT_MIB)
-
-
-@dataclass(frozen=True)
 class Refusal:
     """Why a job cannot start here now."""
 
     reason: str
     message: str
-
-
-NO_ROOM = GpuRoom()
 
 
 def refuse(
@@ -71,7 +51,7 @@ def refuse(
         return Refusal(Rejection.TOO_MANY_JOBS, f"{len(jobs)} jobs are here, {capacity.max_jobs} allowed")
     for gpu in sorted(wanted):
         beside = [job for job in jobs if gpu in job.gpus]
-        if beside and (refusal := _refuse_share(spec, gpu, beside, room)):
+        if refusal := _refuse_gpu(spec, gpu, beside, room):
             return refusal
     cpus = sum(job.cpus for job in jobs)
     if cpus + spec.resources.cpus > capacity.cpus:
@@ -85,20 +65,25 @@ def refuse(
     return None
 
 
-def _refuse_share(spec: TrainingJobSpec, gpu: str, beside: list[JobProcess], room: GpuRoom) -> Refusal | None:
-    """Why the job cannot share the GPU with those that are on it."""
+def _refuse_gpu(spec: TrainingJobSpec, gpu: str, beside: list[JobProcess], room: GpuRoom) -> Refusal | None:
+    """Why the job cannot have the GPU beside those that are on it, and beside what nobody here accounts for."""
     size = spec.resources.gpu_memory_bytes
     for job in beside:
         if size is None or job.gpu_memory_bytes is None:
             return Refusal(Rejection.NO_FREE_GPU, f"GPU {gpu} is in use by {job.key}")
-    taken = sum((job.gpu_memory_bytes or 0) + room.context_mib * _MIB for job in beside)
-    free = room.shareable_mib.get(gpu, 0) * _MIB - taken
-    need = (size or 0) + room.context_mib * _MIB
-    if need > free:
-        context = f" and {size_text(room.context_mib * _MIB)} for its CUDA context" if room.context_mib else ""
-        return Refusal(
-            Rejection.NO_FREE_GPU,
-            f"GPU {gpu} has {size_text(max(free, 0))} left beside {len(beside)} jobs, the job needs"
-            f" {spec.resources.gpu_memory}{context}",
-        )
-    return None
+    unaccounted = room.unaccounted_mib.get(gpu, 0)
+    stranger = f"{size_text(unaccounted * _MIB)} of GPU {gpu} are in use that no job of this node accounts for"
+    if size is None:
+        return Refusal(Rejection.NO_FREE_GPU, stranger) if unaccounted > room.bears_mib(gpu) else None
+    if not (beside or unaccounted):
+        return None  # alone it may have all of it, and its context comes on top
+    context_mib = room.context_mib if beside else 0
+    free = (room.shareable_mib.get(gpu, 0) - unaccounted - sum(map(room.charge_mib, beside))) * _MIB
+    if size + context_mib * _MIB <= free:
+        return None
+    context = f" and {size_text(context_mib * _MIB)} for its CUDA context" if context_mib else ""
+    return Refusal(
+        Rejection.NO_FREE_GPU,
+        f"GPU {gpu} has {size_text(max(free, 0))} left beside {len(beside)} jobs, the job needs"
+        f" {spec.resources.gpu_memory}{context}" + (f"; {stranger}" if unaccounted else ""),
+    )

@@ -19,7 +19,7 @@ from cyxwiz_protocol.runner_api import JobProcess
 from . import probes
 from .admission import Capacity
 from .attempt import is_mine, wish_for
-from .devices import DeviceMonitor, EnergyMeter
+from .devices import DeviceMonitor, EnergyMeter, MemoryMeter
 from .downloads import Downloads
 from .lease import NodeLease
 from .links import Links
@@ -58,7 +58,7 @@ class Agent:
         self._orphans: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._synced = False
-        self._abilities: tuple[str | None, tuple[str, ...]] | None = None
+        self._abilities: tuple[str | None, str | None, tuple[str, ...]] | None = None
         self._runner = RunnerClient(settings.state, self._on_runner)
         self._lease = NodeLease(heartbeat, settings.namespace, settings.node, self._instance, self._on_lease)
         started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -78,6 +78,7 @@ class Agent:
             metrics=self._metrics,
             capacity=self._capacity,
             devices=lambda: self._devices.devices,
+            memory=MemoryMeter(),
             something_leaves=self._something_leaves,
             energy=EnergyMeter().joules,
             links=None if settings.logs is None else Links(signer, proxy_path(settings.namespace)),
@@ -149,7 +150,7 @@ class Agent:
 
     def _on_runner(self) -> None:
         snapshot = self._runner.snapshot
-        abilities = (snapshot.torch_version, tuple(snapshot.models)) if snapshot else None
+        abilities = (snapshot.torch_version, snapshot.sharing, tuple(snapshot.models)) if snapshot else None
         if abilities != self._abilities:
             self._abilities = abilities
             self._registration.wake()
@@ -194,7 +195,7 @@ class Agent:
         snapshot = self._runner.snapshot
         if snapshot is not None and any(job.state == "Ending" for job in snapshot.jobs):
             return True
-        return any(
+        return any(worker.memory_is_coming for worker in self._workers.values()) or any(
             worker.job is not None
             and is_mine(worker.job, worker.assignment_id)
             and wish_for(worker.job) is not None

@@ -38,6 +38,8 @@ class Picture:
     room_is_coming: bool
     """Something is leaving, so that a refusal may lapse."""
     progress_due: bool
+    memory_is_back: bool = True
+    """What its ended process held of GPUs is free again, or was waited for long enough."""
     handed_control: int = 0
     """Generation of the newest `spec.control` that the trainer was given."""
 
@@ -101,6 +103,8 @@ Action = Wait | Leave | Confirm | Start | Reject | Stop | Steer | ReportProgress
 def decide(now: Picture) -> Action:
     """The one next thing to do."""
     process = now.process
+    if process is not None and process.state == "Reaped" and not now.memory_is_back:
+        return Wait()  # told of its end, the operator would give its GPUs away
     if not is_mine(now.job, now.assignment_id):
         if process is None or process.state == "Reaped":
             return Leave()

@@ -10,7 +10,7 @@ from cyxwiz_kube import Kube
 from cyxwiz_protocol.volumes import Volumes
 
 from .admission import Capacity
-from .devices import Devices
+from .devices import Devices, MemoryMeter
 from .lease import NodeLease
 from .links import Links
 from .metrics import Metrics
@@ -34,6 +34,7 @@ class Node:
     metrics: Metrics
     capacity: Callable[[], Capacity]
     devices: Callable[[], Devices]
+    memory: MemoryMeter
     something_leaves: Callable[[], bool]
     """True while a job here is on its way out."""
     energy: Callable[[], Awaitable[dict[str, int]]]

@@ -15,6 +15,7 @@ from cyxwiz_protocol.runner_api import Snapshot
 
 from .admission import Capacity
 from .devices import Devices
+from .gpu_room import context_mib
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def inventory(
         # Not whether one is ready this moment: that changes with every start, and each change is a write.
         warm_trainers=snapshot is not None and snapshot.torch_version is not None and snapshot.message is None,
         models=snapshot.models if snapshot else [],
+        gpu_sharing=snapshot.sharing if snapshot and gpus else None,
+        gpu_context_mi_b=context_mib(snapshot.sharing) if snapshot and gpus else None,
         labels=labels,
         max_concurrent_jobs=capacity.max_jobs,
         gpu_text=_gpu_text(gpus),

@@ -14,12 +14,14 @@ from cyxwiz_kube import ApiError, NotFound, paths
 from cyxwiz_protocol.runner_api import JobProcess, RunRequest
 
 from . import attempt
-from .admission import GpuRoom, Refusal, refuse
+from .admission import Refusal, refuse
 from .attempt_files import AttemptFiles, WeightsGone
 from .ending import Wish, ending_of
 from .energy import counters, energy_text
 from .execution_report import Surroundings, Telling, timestamp
 from .facts import Facts
+from .gpu_memory import AttemptMemory
+from .gpu_room import GpuRoom
 from .node import Node
 from .report_writer import ReportWriter
 from .runner_client import RunnerUnavailable
@@ -45,6 +47,7 @@ class Worker:
         self._path = paths.training_job(job.metadata.namespace, job.metadata.name)
         self._uid = job.metadata.uid
         self._files = AttemptFiles(node.state, node.name, self.assignment_id)
+        self._memory = AttemptMemory(self.key, node)
         self._reports = ReportWriter(node, job, self.assignment_id)
         self._steps = StepWatch()
         self._counters = self._files.kept_counters()
@@ -107,6 +110,8 @@ class Worker:
         process = self._process
         if self.job is not None:
             self._steps.look(self.facts, process, self.job.spec.batch_size)
+        assignment = self.job.status.assignment if self.job else None
+        room = await self._memory.room(assignment.gpus if assignment else (), process, self._live())
         return attempt.Picture(
             assignment_id=self.assignment_id,
             job=self.job,
@@ -115,21 +120,28 @@ class Worker:
             lease_valid=self._lease.valid,
             runner_answers=self._runner.snapshot is not None,
             stopping=self._stopping,
-            refusal=self._refusal() if process is None else None,
+            refusal=self._refusal(room) if process is None else None,
             room_is_coming=self._node.something_leaves(),
             progress_due=self._reports.progress_due or self._has_obeyed(),
+            memory_is_back=self._memory.is_back(process, room),
             handed_control=self._handed_control,
         )
 
-    def _refusal(self) -> Refusal | None:
+    @property
+    def memory_is_coming(self) -> bool:
+        """Its processes are gone, and what they held of GPUs has not been seen free again."""
+        return self._memory.is_coming(self._process)
+
+    def _live(self) -> list[JobProcess]:
+        """Attempts of this node that have processes."""
+        snapshot = self._runner.snapshot
+        return [job for job in snapshot.jobs if job.state != "Reaped"] if snapshot else []
+
+    def _refusal(self, room: GpuRoom) -> Refusal | None:
         """Why it could not start now."""
         if self.job is None or self.job.status.assignment is None:
             return None
-        present = self._runner.snapshot.jobs if self._runner.snapshot else []
-        live = [job for job in present if job.state != "Reaped"]
-        sharing = self._runner.snapshot.sharing if self._runner.snapshot else None
-        room = GpuRoom.of(self._node.devices().gpus, sharing)
-        return refuse(self.job.spec, self.job.status.assignment.gpus, self._node.capacity(), live, room)
+        return refuse(self.job.spec, self.job.status.assignment.gpus, self._node.capacity(), self._live(), room)
 
     async def _act(self, action: attempt.Action) -> None:
         match action:
@@ -278,7 +290,8 @@ class Worker:
         fault = next((f"{gpu} is {unusable[gpu]}" for gpu in process.gpus if gpu in unusable), None)
         ending = ending_of(process.exit, self.facts, wish, self._files.log_tail(), fault)
         ended_at = timestamp(process.exit.ended_at)
-        telling = Telling(ending.state, ending.reason, ending.message, ended_at=ended_at)
+        message = "; ".join(filter(None, (ending.message, self._memory.note))) or None
+        telling = Telling(ending.state, ending.reason, message, ended_at=ended_at)
         joules = await self._node.energy() if self._counters else None
         if await self._report(telling, joules=joules):
             log.info("%s ended: %s %s", self.key, ending.state, ending.message or "")

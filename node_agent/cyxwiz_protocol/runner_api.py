@@ -138,6 +138,8 @@ class Snapshot(Model):
     """Trainers that are ready and unclaimed."""
     warming: int = 0
     """Trainers that are being made ready."""
+    warming_gpus: list[str] = []
+    """GPUs on which they are."""
     imported: int = 0
     """Trainers that wait, imported but off the device, until the job that holds it has gone."""
     warm_gpus: list[str] | None = None

@@ -14,6 +14,8 @@ from . import priority
 from .shapes import Shapes
 from .trainer import SpawnPlan, StartFailed, Trainer
 
+SETTLE_S = 1.0
+"""A GPU that a job has left stays without a trainer: meanwhile the agent sees whether its memory is back."""
 FAILURES_ALLOWED = 3
 """Spawns that fail in a row before jobs start cold; a job that starts ends the row."""
 
@@ -42,6 +44,7 @@ class Pool:
         shapes: Shapes,
         tasks: asyncio.TaskGroup,
         on_change: Callable[[], None],
+        settle_s: float = SETTLE_S,
     ) -> None:
         self.newest: Ready | None = None
         """What the newest trainer said of itself."""
@@ -55,6 +58,8 @@ class Pool:
         self._imported: dict[Devices, Trainer] = {}
         self._warming: Trainer | None = None
         self._held: Counter[str] = Counter()
+        self._settle_s = settle_s
+        self._settling: Counter[str] = Counter()
         self._failures = 0
         self._last_failure = ""
         self._look = asyncio.Event()
@@ -70,6 +75,12 @@ class Pool:
     @property
     def warming_count(self) -> int:
         return int(self._warming is not None)
+
+    @property
+    def warming_on(self) -> Devices:
+        """The GPUs on which a trainer is being made ready."""
+        devices = self._warming.plan.gpus if self._warming is not None else ()
+        return () if self._is_held(devices) else devices
 
     @property
     def imported_count(self) -> int:
@@ -154,8 +165,16 @@ class Pool:
 
     def vacate(self, gpus: Iterable[str]) -> None:
         """The processes of the job on these GPUs are gone."""
-        self._held.subtract(_devices(gpus))
+        devices = _devices(gpus)
+        self._held.subtract(devices)
+        if devices:
+            self._settling.update(devices)
+            asyncio.get_running_loop().call_later(self._settle_s, self._settled, devices)
         self._changed()
+
+    def _settled(self, devices: Devices) -> None:
+        self._settling.subtract(devices)
+        self._look.set()
 
     def failed(self, why: str) -> None:
         """A trainer failed before its job began."""
@@ -193,13 +212,17 @@ class Pool:
         if self._failures >= FAILURES_ALLOWED:
             return None
         for devices, wanted in self._wanted.items():
-            if len(self._ready[devices]) < wanted and not (self._is_held(devices) and devices in self._imported):
+            if len(self._ready[devices]) < wanted and not (self._is_kept_off(devices) and devices in self._imported):
                 return devices
         return None
 
     def _held_beside(self, devices: Devices) -> bool:
         """Another job holds one of them, besides the one that asks."""
         return any(self._held[gpu] > 1 for gpu in devices)
+
+    def _is_kept_off(self, devices: Devices) -> bool:
+        """No idle trainer may be on one of them now."""
+        return self._is_held(devices) or any(self._settling[gpu] > 0 for gpu in devices)
 
     def _is_held(self, devices: Devices) -> bool:
         return any(self._held[gpu] > 0 for gpu in devices)
@@ -214,7 +237,7 @@ class Pool:
         try:
             if not trainer.imported:
                 await trainer.become_imported()
-            if self._is_held(devices):
+            if self._is_kept_off(devices):
                 self._imported[devices] = trainer
             else:
                 shapes = self._shapes.newest(on_gpu=bool(devices))

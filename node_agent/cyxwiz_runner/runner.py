@@ -160,6 +160,7 @@ def _snapshot(state: State, jobs: Jobs, warm_gpus: WarmGpus, isolation: str, sha
         jobs=jobs.processes(),
         warm=pool.ready_count,
         warming=pool.warming_count,
+        warming_gpus=list(pool.warming_on),
         imported=pool.imported_count,
         warm_gpus=warm_gpus.named,
         torch_version=pool.newest.torch_version if pool.newest else None,

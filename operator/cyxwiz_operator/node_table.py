@@ -57,6 +57,8 @@ class NodeTable:
     """(N, G)"""
     gpu_total_mib: Ints
     """(N, G) 0 where there is no device."""
+    gpu_context_mib: Ints
+    """(N,) charged to each job that shares a GPU, besides its `gpuMemory`."""
     compute_capability: Floats
     """(N,) of its best GPU, 0 without one."""
     reputation: Floats
@@ -75,7 +77,7 @@ class NodeTable:
     free_memory_mib: Ints
     """(N,)"""
     gpu_free_mib: Ints
-    """(N, G) memory not given to any job."""
+    """(N, G) memory not given to any job; below 0 where a job alone has all of it and its context comes on top."""
     gpu_jobs: Ints
     """(N, G) jobs on the device."""
 
@@ -101,9 +103,14 @@ class NodeTable:
         self.free_cpus[row] -= demand.cpus
         self.free_memory_mib[row] -= demand.memory_mib
         for device in devices:
-            whole = demand.gpu_memory_mib is None
-            self.gpu_free_mib[row, device] -= self.gpu_total_mib[row, device] if whole else demand.gpu_memory_mib
+            self.gpu_free_mib[row, device] -= self.share_mib(row, device, demand)
             self.gpu_jobs[row, device] += 1
+
+    def share_mib(self, row: int, device: int, demand: Demand) -> int:
+        """What the job is charged of this device."""
+        if demand.gpu_memory_mib is None:
+            return int(self.gpu_total_mib[row, device])
+        return demand.gpu_memory_mib + int(self.gpu_context_mib[row])
 
     def charge_all(self, jobs: Sequence[tuple[int, int, int]], shares: Sequence[tuple[int, int, int]]) -> None:
         """Many at once: (row, CPUs, MiB) of each job, (row, device, MiB) of each device it has a share of."""
@@ -152,9 +159,8 @@ def node_table(idle: NodeTable, jobs: Iterable[JobView], liveness: Mapping[str, 
         row, demand = rows[assignment.node], view.demand
         taken.append((row, demand.cpus, demand.memory_mib))
         uuids = table.gpu_uuids[row]
-        for device in [uuids.index(uuid) for uuid in assignment.gpus if uuid in uuids]:
-            size_mib = demand.gpu_memory_mib
-            shares.append((row, device, int(table.gpu_total_mib[row, device]) if size_mib is None else size_mib))
+        devices = [uuids.index(uuid) for uuid in assignment.gpus if uuid in uuids]
+        shares += [(row, device, table.share_mib(row, device, demand)) for device in devices]
     table.charge_all(taken, shares)
     return table.frozen()
 
@@ -195,6 +201,7 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
         gpu_usable=usable,
         gpu_degraded=degraded,
         gpu_total_mib=total_mib,
+        gpu_context_mib=_ints(view.gpu_context_mib for view in views),
         compute_capability=_floats(view.compute_capability for view in views),
         reputation=_floats(score_of(view.outcomes, wall, typical) for view in views),
         online_seconds=_floats(online_s(view.online_since, view.earlier_online, wall) for view in views),

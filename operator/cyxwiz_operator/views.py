@@ -223,6 +223,12 @@ class NodeView:
         inventory = self.node.status.inventory
         return inventory.memory_mi_b if inventory else 0
 
+    @property
+    def gpu_context_mib(self) -> int:
+        """Charged to each job that shares a GPU, besides its `gpuMemory`."""
+        inventory = self.node.status.inventory
+        return (inventory.gpu_context_mi_b or 0) if inventory else 0
+
     @cached_property
     def labels(self) -> Mapping[str, str]:
         """The Kubernetes node's, overruled by the administrator's."""

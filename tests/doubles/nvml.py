@@ -23,6 +23,7 @@ class FakeGpu:
     uuid: str
     name: str = "NVIDIA H200"
     memory_mib: int = 143_771
+    used_mib: int = 0
     temperature: int | None = 31
     clocks: int | None = 0
     energy_mj: int | None = None
@@ -70,6 +71,11 @@ class FakeLibrary:
     def nvmlDeviceGetHandleByIndex_v2(self, index: Any, out: Any) -> int:
         return self._give_handle(self.gpus[index.value], out)
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: Any, out: Any) -> int:
+        parts = [part for gpu in self.gpus for part in (gpu, *(gpu.mig or []))]
+        found = next((part for part in parts if part.uuid.encode() == uuid.value), None)
+        return pynvml.NVML_ERROR_NOT_FOUND if found is None else self._give_handle(found, out)
+
     def nvmlDeviceGetUUID(self, handle: Any, out: Any, size: Any) -> int:
         return self._say(handle, "uuid", lambda value: setattr(out, "value", value.encode()))
 
@@ -103,7 +109,7 @@ class FakeLibrary:
     def nvmlDeviceGetMemoryInfo_v2(self, handle: Any, out: Any) -> int:
         def write(memory_mib: int) -> None:
             out._obj.total, out._obj.reserved = memory_mib * MIB, 615 * MIB
-            out._obj.free = (memory_mib - 615) * MIB
+            out._obj.free = (memory_mib - 615 - self._gpu(handle).used_mib) * MIB
 
         return self._say(handle, "memory_mib", write)
 

@@ -191,6 +191,19 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **out)
     return done(code);
 }
 
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **out)
+{
+    char its[96];
+    pthread_mutex_lock(&lock);
+    int code = load();
+    for (int i = 0; code == OK && i < devices; i++)
+        if (string(device_text[i], "uuid", its, sizeof its) == OK && !strcmp(its, uuid)) {
+            *out = (void *)(size_t)(i + 1);
+            return done(OK);
+        }
+    return done(code ? code : NOT_FOUND);
+}
+
 int nvmlDeviceGetUUID(void *d, char *out, unsigned size) { return device_string(d, "uuid", out, size); }
 int nvmlDeviceGetName(void *d, char *out, unsigned size) { return device_string(d, "name", out, size); }
 int nvmlDeviceGetArchitecture(void *d, unsigned *out) { return device_unsigned(d, "arch", out); }

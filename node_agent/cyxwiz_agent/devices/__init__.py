@@ -5,6 +5,7 @@
 
 from .energy_meter import EnergyMeter
 from .inventory import Device, Devices, read_devices
+from .memory import MemoryMeter
 from .monitor import DeviceMonitor
 
-__all__ = ["Device", "DeviceMonitor", "Devices", "EnergyMeter", "read_devices"]
+__all__ = ["Device", "DeviceMonitor", "Devices", "EnergyMeter", "MemoryMeter", "read_devices"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pynvml
@@ -161,6 +161,24 @@ def energy_joules() -> dict[str, int]:
                 found[_text(pynvml.nvmlDeviceGetUUID(handle))] = millijoules // 1000
     finally:
         pynvml.nvmlShutdown()
+    return found
+
+
+def memory_in_use(uuids: Iterable[str]) -> dict[str, int]:
+    """MiB in use now of those devices that answer, without what the driver keeps, by a session of its own."""
+    found: dict[str, int] = {}
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return found
+    try:
+        for uuid in uuids:
+            with contextlib.suppress(pynvml.NVMLError):
+                total, reserved, free = _memory(pynvml.nvmlDeviceGetHandleByUUID(uuid))
+                found[uuid] = max(0, total - reserved - free) // _MIB
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
     return found
 
 

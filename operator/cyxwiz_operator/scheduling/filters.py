@@ -104,10 +104,15 @@ def has_free_memory(job: Demand, nodes: NodeTable) -> Mask:
 
 
 def free_devices(job: Demand, nodes: NodeTable) -> Mask:
-    """(N, G) bool: devices the job could have now. A whole GPU must be untouched, a shared one have the memory."""
+    """(N, G) bool: devices the job could have now. A whole GPU must be untouched, a shared one have the memory.
+
+    As the agent's admission has it: beside others a job is charged its CUDA context too, alone it may have all.
+    """
+    untouched = nodes.gpu_jobs == 0
     if job.gpu_memory_mib is None:
-        return nodes.gpu_usable & (nodes.gpu_jobs == 0)
-    return nodes.gpu_usable & (nodes.gpu_free_mib >= job.gpu_memory_mib)
+        return nodes.gpu_usable & untouched
+    context_mib = np.where(untouched, 0, nodes.gpu_context_mib[:, np.newaxis])
+    return nodes.gpu_usable & (nodes.gpu_free_mib >= job.gpu_memory_mib + context_mib)
 
 
 COULD_NEVER = (

@@ -22,6 +22,7 @@ class Room:
     gpu_free_mib: list[int]
     gpu_jobs: list[int]
     gpu_total_mib: tuple[int, ...]
+    gpu_context_mib: int
     usable: tuple[int, ...]
     """Devices whose health allows jobs."""
     all_cpus: int
@@ -41,6 +42,7 @@ class Room:
             gpu_free_mib=nodes.gpu_free_mib[row].tolist(),
             gpu_jobs=nodes.gpu_jobs[row].tolist(),
             gpu_total_mib=total_mib,
+            gpu_context_mib=int(nodes.gpu_context_mib[row]),
             usable=usable,
             all_cpus=int(nodes.cpus[row]),
             all_memory_mib=int(nodes.memory_mib[row]),
@@ -87,14 +89,20 @@ class Room:
     def _free_devices(self, job: Demand) -> list[int]:
         if job.gpu_memory_mib is None:
             return [device for device in self.usable if self.gpu_jobs[device] == 0]
-        return [device for device in self.usable if self.gpu_free_mib[device] >= job.gpu_memory_mib]
+        beside_mib = job.gpu_memory_mib + self.gpu_context_mib
+        return [
+            device
+            for device in self.usable
+            if self.gpu_free_mib[device] >= (beside_mib if self.gpu_jobs[device] else job.gpu_memory_mib)
+        ]
 
     def _change(self, job: Demand, devices: Sequence[int], sign: int) -> None:
         self.slots += sign
         self.cpus += sign * job.cpus
         self.memory_mib += sign * job.memory_mib
         for device in devices:
-            size_mib = self.gpu_total_mib[device] if job.gpu_memory_mib is None else job.gpu_memory_mib
+            shared_mib = job.gpu_memory_mib
+            size_mib = self.gpu_total_mib[device] if shared_mib is None else shared_mib + self.gpu_context_mib
             self.gpu_free_mib[device] += sign * size_mib
             self.gpu_jobs[device] -= sign
 

@@ -98,6 +98,21 @@ def test_a_jobs_log_can_be_read_and_its_series_end_with_it(thread: Platform, gpu
         time.sleep(0.1)
 
 
+def test_an_end_is_told_when_its_gpu_memory_is_back_or_was_waited_for(thread: Platform, gpus: SimulatedGpus) -> None:
+    job = apply_and_wait(thread, endless("sticky", gpus=1), stepping, "training")
+    [uuid] = status_of(job)["assignment"]["gpus"]
+    held = gpus.uuids.index(uuid)
+    gpus.change(held, free_mib=100_000)
+    try:
+        thread.cluster.run_kubectl("patch", "tj", "sticky", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+        job = thread.wait_for("trainingjob", "sticky", finished, what="a final phase")
+    finally:
+        gpus.change(held, free_mib=143_156)
+    assert status_of(job)["phase"] == "Cancelled"
+    message = status_of(job)["execution"]["message"]
+    assert f"of GPU {uuid} were still in use 10 s after its processes had gone" in message
+
+
 def test_nothing_is_written_while_only_temperatures_move(thread: Platform, gpus: SimulatedGpus) -> None:
     before = thread.get("computenode", NODE)["status"]["inventory"]
     gpus.change(0, temperature=33, power_mw=90_000)

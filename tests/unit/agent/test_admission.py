@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyxwiz_agent.admission import CONTEXT_MIB, Capacity, GpuRoom, refuse
+from cyxwiz_agent.admission import Capacity, refuse
+from cyxwiz_agent.gpu_room import CONTEXT_MIB, IDLE_MIB, GpuRoom
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_crds.compute_node import Gpu
 from cyxwiz_protocol.runner_api import JobProcess
@@ -94,6 +95,51 @@ def test_what_the_driver_keeps_and_under_time_slices_each_context_is_not_lent() 
     gpu = Gpu.model_validate({"uuid": "GPU-a", "name": "x", "memoryTotalMiB": 1000, "memoryReservedMiB": 100})
     assert GpuRoom.of([gpu], "MPS") == GpuRoom({"GPU-a": 900}, 0)
     assert GpuRoom.of([gpu], "time slices") == GpuRoom({"GPU-a": 900}, CONTEXT_MIB)
+
+
+@pytest.mark.parametrize(
+    ("gpu_memory", "present", "used_mib", "message"),
+    [
+        ("4Gi", [make_share(4)], 4096 + IDLE_MIB, None),
+        ("4Gi", [make_share(4)], 8192 + IDLE_MIB, None),  # 4Gi of a stranger, 4Gi left
+        ("4Gi", [make_share(4)], 9216 + IDLE_MIB, "3Gi left beside 1 jobs, the job needs 4Gi; 5Gi of GPU GPU-a"),
+        ("12Gi", [], IDLE_MIB, None),
+        ("12Gi", [], 1 + IDLE_MIB, "1Mi of GPU GPU-a are in use that no job of this node accounts for"),
+        (None, [], 1228 + IDLE_MIB, None),
+        (None, [], 1229 + IDLE_MIB, "GPU GPU-a are in use that no job of this node accounts for"),
+    ],
+)
+def test_what_a_stranger_holds_of_a_gpu_is_not_lent(
+    gpu_memory: str | None, present: list[JobProcess], used_mib: int, message: str | None
+) -> None:
+    spec = make_spec(gpus=1, cpus=1, memory="1Mi", gpuMemory=gpu_memory)
+    room = GpuRoom({"GPU-a": 12 * 1024}, 0).measured({"GPU-a": used_mib}, present, ())
+    refusal = refuse(spec, ["GPU-a"], NODE, present, room)
+    assert (refusal is None) is (message is None), refusal
+    assert refusal is None or message is None or message in refusal.message, refusal.message
+
+
+def test_while_a_trainer_warms_up_nobody_says_whose_memory_it_is() -> None:
+    room = GpuRoom({"GPU-a": 12 * 1024}, 0)
+    assert room.measured({"GPU-a": 9999}, [], ["GPU-a"]).unaccounted_mib == {}
+    assert room.measured({"GPU-a": 9999}, [make_share(None)], ()).unaccounted_mib == {}
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "used_mib", "before_mib", "late"),
+    [
+        (4, IDLE_MIB, 0, False),
+        (4, IDLE_MIB + 100, 0, True),
+        (4, IDLE_MIB + 100, 100, False),  # a stranger's since before it began
+        (None, IDLE_MIB + 1228, 0, False),
+        (None, IDLE_MIB + 1229, 0, True),
+    ],
+)
+def test_memory_is_back_when_no_more_is_in_use_than_before(
+    gibibytes: int | None, used_mib: int, before_mib: int, late: bool
+) -> None:
+    room = GpuRoom({"GPU-a": 12 * 1024}, 0).measured({"GPU-a": used_mib}, [], ())
+    assert bool(room.not_back(make_share(gibibytes), {"GPU-a": before_mib})) is late
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), max_size=12))

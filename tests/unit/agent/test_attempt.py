@@ -102,6 +102,16 @@ STEERED = replace(RUNNING, job=make_job("Running", control=SLOWER))
         pytest.param(replace(RUNNING, job=None, process=make_process("Reaped")), Leave(), id="deleted and gone"),
         pytest.param(replace(BASE, job=ELSEWHERE), Leave(), id="bound elsewhere before it began"),
         pytest.param(replace(RUNNING, process=make_process("Reaped")), ReportEnd(None), id="an end is reported"),
+        pytest.param(
+            replace(RUNNING, process=make_process("Reaped"), memory_is_back=False),
+            Wait(),
+            id="not before its memory is back",
+        ),
+        pytest.param(
+            replace(RUNNING, job=None, process=make_process("Reaped"), memory_is_back=False),
+            Wait(),
+            id="deleted, and its memory is not back",
+        ),
         pytest.param(replace(RUNNING, job=make_job("Succeeded")), Wait(), id="an end is reported once"),
         pytest.param(
             replace(RUNNING, job=make_job("Succeeded", phase="Succeeded"), process=make_process("Reaped")),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pynvml
 import pytest
 
-from cyxwiz_agent.devices import DeviceMonitor, Devices, read_devices
+from cyxwiz_agent.devices import DeviceMonitor, Devices, MemoryMeter, read_devices
 from cyxwiz_agent.devices.monitor import SILENT, SILENT_AFTER_S
-from cyxwiz_agent.devices.nvml import Driver
+from cyxwiz_agent.devices.nvml import Driver, memory_in_use
 from cyxwiz_agent.devices.readings import Look, Xid
 from tests.doubles.nvml import FakeGpu, FakeLibrary, installed
 
@@ -124,6 +125,34 @@ def test_no_session_is_held_while_a_gpu_waits_for_its_reset(library: FakeLibrary
     assert library.sessions == 0
     library.gpus[0].recovery = 0
     assert set(health(devices.after(driver.look(), NOW)).values()) == {"Healthy"}
+
+
+def test_memory_in_use_is_read_by_uuid_and_of_those_that_answer(library: FakeLibrary) -> None:
+    library.gpus[1].mig = [FakeGpu("MIG-0", memory_mib=16_384, used_mib=7)]
+    library.gpus[0].used_mib = 5000
+    assert memory_in_use(["GPU-a", "MIG-0", "GPU-z"]) == {"GPU-a": 5000, "MIG-0": 7}
+    assert library.sessions == 0
+    library.gpus[0].error = pynvml.NVML_ERROR_GPU_IS_LOST
+    assert memory_in_use(["GPU-a"]) == {}
+    library.error = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
+    assert memory_in_use(["MIG-0"]) == {}
+
+
+async def test_a_driver_that_hangs_is_not_waited_for_and_not_asked_again_meanwhile() -> None:
+    goes_on, asked = threading.Event(), []
+
+    def read(uuids: Iterable[str]) -> dict[str, int]:
+        asked.append(list(uuids))
+        goes_on.wait(60)
+        return {"GPU-a": 1}
+
+    hanging = MemoryMeter(read, within_s=0.01)
+    assert await hanging.used_mib(["GPU-a"]) == {}
+    assert await hanging.used_mib(["GPU-a"]) == {}
+    goes_on.set()
+    assert asked == [["GPU-a"]]
+    assert await MemoryMeter(read).used_mib(["GPU-a"]) == {"GPU-a": 1}
+    assert await MemoryMeter(read).used_mib([]) == {}
 
 
 def test_a_gpu_that_tells_nothing_is_unmonitored_and_may_be_used(library: FakeLibrary) -> None:

@@ -13,6 +13,7 @@ from cyxwiz_agent.devices.health import Health
 from cyxwiz_agent.devices.readings import GpuReading, Xid
 from cyxwiz_agent.registration import READINGS_EVERY_S, inventory, worth_writing
 from cyxwiz_crds.compute_node import Inventory
+from cyxwiz_protocol.runner_api import Snapshot
 
 READING = GpuReading("GPU-a", "NVIDIA H200", 143_771, 615, 143_156, temperature_celsius=40, power_watts=100)
 LATER, SOON = READINGS_EVERY_S, 30.0
@@ -43,6 +44,15 @@ def test_what_is_written(now: Inventory, since_s: float, expected: bool) -> None
 
 def test_a_node_that_was_never_written_is() -> None:
     assert worth_writing(None, make_inventory(), 0.0)
+
+
+def test_a_node_tells_how_its_gpus_are_shared_and_what_that_costs_each_job() -> None:
+    devices = Devices((Device(READING),))
+    told = [
+        inventory(devices, Capacity(frozenset({"GPU-a"}), 4, 2**33, 16), Snapshot(instance="r", sharing=way), {})
+        for way in ("MPS", "time slices")
+    ]
+    assert [(each.gpu_sharing, each.gpu_context_mi_b) for each in told] == [("MPS", 0), ("time slices", 1024)]
 
 
 def test_simulated_devices_say_so() -> None:

@@ -109,6 +109,7 @@ def make_node(
     *,
     gpus: int = 0,
     gpu_memory_mib: int = 81920,
+    gpu_context_mib: int = 0,
     gpu_health: str = "Healthy",
     ill_gpus: Iterable[int] = (),
     compute_capability: str = "9.0",
@@ -132,7 +133,7 @@ def make_node(
         for number in range(gpus)
     ]
     has = {"gpus": devices, "cpus": cpus, "memoryMiB": memory_mib, "labels": dict(labels or {})}
-    has["warmTrainers"] = warm
+    has |= {"warmTrainers": warm, "gpuContextMiB": gpu_context_mib}
     return parse_node(
         {
             "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 1},

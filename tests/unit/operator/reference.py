@@ -31,11 +31,17 @@ def free_devices(job: Demand, node: NodeView, jobs: Sequence[JobView]) -> list[s
     for gpu in node.gpus:
         on_it = [other for other in here(node, jobs) if gpu.uuid in other.status.assignment.gpus]  # type: ignore[union-attr]
         whole = any(other.gpu_memory_mib is None for other in on_it)
-        free_mib = 0 if whole else gpu.memory_total_mi_b - sum(other.gpu_memory_mib or 0 for other in on_it)
-        fits = not on_it if job.gpu_memory_mib is None else free_mib >= job.gpu_memory_mib
+        free_mib = 0 if whole else gpu.memory_total_mi_b - sum(_charge(other.demand, node) for other in on_it)
+        need_mib = _charge(job, node) if on_it else job.gpu_memory_mib
+        fits = not on_it if job.gpu_memory_mib is None else free_mib >= (need_mib or 0)
         if gpu.health in USABLE and fits:
             found.append(gpu.uuid)
     return found
+
+
+def _charge(job: Demand, node: NodeView) -> int:
+    """What a job that shares a device of the node is charged."""
+    return (job.gpu_memory_mib or 0) + node.gpu_context_mib
 
 
 def first_refusal(job: Demand, node: NodeView, online: bool, jobs: Sequence[JobView], wall: datetime) -> str | None:
@@ -98,7 +104,8 @@ def _availability(job: Demand, node: NodeView, jobs: Sequence[JobView]) -> float
             on_it = [other for other in mine if gpu.uuid in other.status.assignment.gpus]  # type: ignore[union-attr]
             free_mib += gpu.memory_total_mi_b
             free_mib -= sum(
-                gpu.memory_total_mi_b if other.gpu_memory_mib is None else other.gpu_memory_mib for other in on_it
+                gpu.memory_total_mi_b if other.gpu_memory_mib is None else _charge(other.demand, node)
+                for other in on_it
             )
         parts.append(free_mib / total_mib if total_mib else 0.0)
     return max(0.0, min(parts))
@@ -176,4 +183,4 @@ def _free_mib(uuid: str, node: NodeView, jobs: Sequence[JobView]) -> int:
     """Memory of the device that no job was given; whole devices are only ever offered untouched."""
     total = next(gpu.memory_total_mi_b for gpu in node.gpus if gpu.uuid == uuid)
     on_it = [job for job in here(node, jobs) if uuid in job.status.assignment.gpus]  # type: ignore[union-attr]
-    return total - sum(job.gpu_memory_mib or 0 for job in on_it)
+    return total - sum(_charge(job.demand, node) for job in on_it)

@@ -47,6 +47,7 @@ def nodes(draw: st.DrawFn, name: str) -> NodeView:
         name,
         gpus=draw(st.integers(0, 3)),
         gpu_memory_mib=draw(st.sampled_from([8192, 81920, 143771])),
+        gpu_context_mib=draw(st.sampled_from([0, 1024])),
         gpu_health=draw(st.sampled_from(["Healthy", "Degraded", "Unhealthy"])),
         compute_capability=draw(st.sampled_from(["7.0", "9.0", "12.0", "unknown"])),
         cpus=draw(st.sampled_from([1, 4, 128])),

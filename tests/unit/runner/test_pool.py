@@ -71,9 +71,9 @@ def spawner():
 
 
 @contextlib.asynccontextmanager
-async def open_pool(spawner, wanted, shapes=None):
+async def open_pool(spawner, wanted, shapes=None, settle_s=0.0):
     async with asyncio.TaskGroup() as tasks:
-        pool = Pool(spawner, wanted, 2, shapes or NO_SHAPES, tasks, lambda: None)
+        pool = Pool(spawner, wanted, 2, shapes or NO_SHAPES, tasks, lambda: None, settle_s)
         await settled()
         yield pool
         await pool.close()
@@ -224,3 +224,16 @@ async def test_a_trainer_that_waits_beside_a_job_ends_with_the_gpus_name(spawner
         pool.vacate(["GPU-a"])
         await settled()
         assert pool.ready_count == 0
+
+
+async def test_a_gpu_that_a_job_has_left_stays_empty_until_its_memory_could_be_looked_at(spawner):
+    async with open_pool(spawner, {("GPU-a",): 1}, settle_s=3600) as pool:
+        spawner.taken = (pool.take(["GPU-a"]),)
+        pool.hold(["GPU-a"])
+        await settled()
+        pool.vacate(["GPU-a"])
+        await settled()
+        assert (pool.imported_count, pool.ready_count, pool.warming_on) == (1, 0, ())
+        following = pool.take_imported(["GPU-a"])  # the next job need not wait for that
+        assert following is not None
+        spawner.taken += (following,)
