@@ -1,13 +1,14 @@
 """From the start of a POST to the first finished training step: on a warm trainer, and beside it in a cold process.
 
-    python -m benchmarks.start [--repetitions 5] [--limit 75] [--models cnn resnet18]
+    python -m benchmarks.start [--repetitions 5] [--limit 280] [--models cnn resnet18]
 
-Everything is real: API server, operator, agents, runners, trainers, each with its own permissions. Two machines share
-this one: one keeps a trainer warm, the other starts every job in a fresh process. On a machine with an NVIDIA GPU the
-jobs train on the first one, else on the CPU. Each repetition has three jobs: of a shape that jobs on the node have had
-(known), of a batch size that none has had (new), and of the known shape on the other machine (cold). The first jobs of
-a row are not counted: they make the shape known and pay for caches. A row that reaches the limit ends with the
-repetitions it has. One line of JSON a row, then a table.
+Everything is real: API server, operator, agents, runners, trainers, each with its own permissions. Several machines
+share this one and, where there is one, its first NVIDIA GPU; else jobs train on the CPU. First the cold processes: as
+many at a time as there are cores for (a quarter), a first round not counted, which pays for caches. Then the warm ones,
+one at a time: a job of a shape that jobs on the node have had (known; a machine is told at its start what the cold ones
+have trained) and one of a batch size that none has had (new). With cores for it every row has a machine of its own, so
+that their next trainers warm up together between two rounds. Repetitions go round by round, so a row that the limit
+cuts has as many as the others. One line of JSON a row, then a table.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -28,11 +30,11 @@ from cyxwiz_agent.devices import read_devices
 from cyxwiz_devcluster import Cluster, start
 from cyxwiz_kube import Kube, paths
 from cyxwiz_platform import Machine, Platform
-from cyxwiz_protocol.job_folder import JobFolder, Tail
+from cyxwiz_protocol.job_folder import JobFolder, Tail, write_json
 from cyxwiz_protocol.records import StartedRecord, parse_record
 from tests.thread import snapshot_of
 
-WARM, COLD = "bench-warm", "bench-cold"
+SHAPES = Path("runner/shapes.json")
 STEPS = 25
 BATCH = 32
 
@@ -42,7 +44,7 @@ class Shape:
     """One row."""
 
     model: str
-    options: dict[str, Any]
+    options: dict[str, Any] = field(hash=False)
     data: str
     precision: str
     for_cpu: bool
@@ -53,7 +55,7 @@ class Shape:
         return f"{self.model} {self.options['width']}" if self.options else self.model
 
 
-SHAPES = (
+ROWS = (
     Shape("cnn", {}, "builtin://digits", "float32", True),
     Shape("mlp", {}, "builtin://digits", "float32", True),
     Shape("resnet18", {"width": 8}, "mock://cifar10?samples=1000", "float32", True),
@@ -69,41 +71,51 @@ class Row:
     known: list[float] = field(default_factory=list[float])
     new: list[float] = field(default_factory=list[float])
     cold: list[float] = field(default_factory=list[float])
-    cut: str | None = None
-    """Why it has fewer repetitions."""
+
+
+class OutOfTime(Exception):
+    """The limit ended a measurement; says which."""
 
 
 class Bench:
     """What a measurement needs."""
 
-    def __init__(self, kube: Kube, platform: Platform, gpus: int) -> None:
+    def __init__(self, kube: Kube, platform: Platform, gpus: int, until: float) -> None:
         self._kube = kube
         self._platform = platform
         self._gpus = gpus
+        self._until = until
         self._jobs = 0
         self._batch = BATCH
 
-    async def measure(self, shape: Shape, repetitions: int, limit_s: float) -> Row:
-        row, until = Row(), time.monotonic() + limit_s
-        try:
-            # While a job runs on a CPU the next trainer warms up already, before the job has told its shape.
-            for _ in range(1 if self._gpus else 2):
-                await self._first_step_ms(WARM, shape, BATCH, until)
-            await self._first_step_ms(COLD, shape, BATCH, until)
-            for _ in range(repetitions):
-                self._batch += 1
-                times = [
-                    await self._first_step_ms(machine, shape, batch, until)
-                    for machine, batch in ((WARM, BATCH), (WARM, self._batch), (COLD, BATCH))
-                ]
-                for kind, took in zip((row.known, row.new, row.cold), times, strict=True):
-                    kind.append(took)
-        except TimeoutError as error:
-            row.cut = str(error)
-        return row
+    async def cold(self, rows: dict[Shape, Row], machines: Sequence[str], repetitions: int) -> None:
+        """Each row has its cold starts, `machines` of them at a time, and the machines know all shapes."""
+        jobs = [(shape, number) for number in range(repetitions + 1) for shape in rows]
+        for first in range(0, len(jobs), len(machines)):
+            group = jobs[first : first + len(machines)]
+            starts = zip(machines, group, strict=False)
+            times = await asyncio.gather(*(self._first_step_ms(name, shape, BATCH) for name, (shape, _) in starts))
+            for (shape, number), took in zip(group, times, strict=True):
+                if number:
+                    rows[shape].cold.append(took)
 
-    async def _first_step_ms(self, machine: str, shape: Shape, batch: int, until: float) -> float:
-        await _wait(lambda: _is_armed(self._platform.machines[WARM]), until, "a warm trainer")
+    async def warm(self, rows: dict[Shape, Row], machines: Sequence[str], repetitions: int) -> None:
+        """Each row has its warm starts, on its own machine where there are as many."""
+        for _ in range(repetitions):
+            for kind in ("known", "new"):
+                self._batch += kind == "new"
+                for name in machines:
+                    await self._armed(name)
+                for number, (shape, row) in enumerate(rows.items()):
+                    name = machines[number % len(machines)]
+                    await self._armed(name)
+                    took = await self._first_step_ms(name, shape, self._batch if kind == "new" else BATCH)
+                    (row.new if kind == "new" else row.known).append(took)
+
+    async def _armed(self, name: str) -> None:
+        await self._wait(lambda: _is_armed(self._platform.machines[name]), f"a warm trainer on {name}")
+
+    async def _first_step_ms(self, machine: str, shape: Shape, batch: int) -> float:
         self._jobs += 1
         name = f"job-{self._jobs}"
         body = {
@@ -125,59 +137,102 @@ class Bench:
         created = await self._kube.create(paths.training_jobs("default"), body)
         folder = JobFolder.of(self._platform.machines[machine].state, f"{created['metadata']['uid']}-1")
         try:
-            stepped = await _wait(lambda: _first_step_at(folder), until, f"the first step of {name}")
-            await _wait(folder.exit.exists, until, f"the end of {name}")
-        except TimeoutError:
+            stepped = await self._wait(lambda: _first_step_at(folder), f"the first step of {name}")
+            await self._wait(folder.exit.exists, f"the end of {name}")
+        except OutOfTime:
             await self._kube.delete(paths.training_job("default", name), uid=created["metadata"]["uid"])
-            await _wait(folder.exit.exists, time.monotonic() + 60, f"the end of the deleted {name}")
             raise
         return (stepped - sent) * 1000
+
+    async def _wait(self, condition: Callable[[], Any], what: str) -> Any:
+        while not (value := condition()):
+            if time.monotonic() > self._until:
+                raise OutOfTime(f"the time was over before {what}")
+            await asyncio.sleep(0.002)
+        return value
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--limit", type=float, default=75.0, help="seconds for a row (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=280.0, help="seconds for all rows (default: %(default)s)")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="only rows of these")
     options = parser.parse_args()
     devices = read_devices().gpus
     gpus = tuple(gpu.uuid for gpu in devices[:1])
-    shapes = [shape for shape in SHAPES if (gpus or shape.for_cpu) and shape.model in (options.models or shape.model)]
+    shapes = [shape for shape in ROWS if (gpus or shape.for_cpu) and shape.model in (options.models or shape.model)]
     device = devices[0].name if gpus else "no GPU"
-    print(f"{describe()}; {device}; at most {options.repetitions} repetitions a row", flush=True)
+    cores = len(os.sched_getaffinity(0))
+    together = max(1, min(len(shapes), cores // 4))
+    print(f"{describe()}; {device}; {options.repetitions} repetitions; {together} cold starts at a time", flush=True)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, start(Path(folder) / "cluster") as cluster:
-        rows = asyncio.run(_measure(cluster, Path(folder), gpus, shapes, options.repetitions, options.limit))
-    heads = f"{'known ms':>9}{'worst':>7}{'new ms':>8}{'worst':>7}{'cold ms':>9}{'cold/known':>12}"
+        asyncio.run(
+            _measure(cluster, Path(folder), gpus, rows := {shape: Row() for shape in shapes}, together, options)
+        )
+    heads = f"{'known ms':>9}{'worst':>7}{'new ms':>8}{'worst':>7}{'cold ms':>9}{'cold/known':>12}{'of each':>9}"
     print(f"{'model':<13}{'precision':<11}{heads}")
-    for shape, row in zip(shapes, rows, strict=True):
-        if row.known:
+    for shape, row in rows.items():
+        if row.known and row.new and row.cold:
             known, new, cold = (statistics.median(times) for times in (row.known, row.new, row.cold))
             warm = f"{known:>9.0f}{max(row.known):>7.0f}{new:>8.0f}{max(row.new):>7.0f}"
-            print(f"{shape.words:<13}{shape.precision:<11}{warm}{cold:>9.0f}{cold / known:>11.1f}x")
+            fewest = min(map(len, (row.known, row.new, row.cold)))
+            print(f"{shape.words:<13}{shape.precision:<11}{warm}{cold:>9.0f}{cold / known:>11.1f}x{fewest:>9}")
+    print(f"{time.monotonic() - began:.0f} s in all")
 
 
 async def _measure(
-    cluster: Cluster, folder: Path, gpus: tuple[str, ...], shapes: Sequence[Shape], repetitions: int, limit_s: float
-) -> list[Row]:
+    cluster: Cluster,
+    folder: Path,
+    gpus: tuple[str, ...],
+    rows: dict[Shape, Row],
+    together: int,
+    options: argparse.Namespace,
+) -> None:
+    """The rows are filled as far as the limit allows."""
+    cut: str | None = None
     with Platform(cluster, folder / "platform") as platform:
         platform.install()
-        platform.add_machine(WARM, cpus=2, memory="16Gi", warm=0 if gpus else 1, gpus=gpus)
-        platform.add_machine(COLD, cpus=2, memory="16Gi", warm=0)
+        cold = [f"bench-cold-{number}" for number in range(together)]
+        for name in cold:
+            platform.add_machine(name, cpus=2, memory="16Gi", warm=0)
         platform.start_operator()
         platform.wait_machines()
         async with await Kube.connect(kubeconfig=cluster.kubeconfig, user_agent="benchmark") as kube:
-            bench = Bench(kube, platform, len(gpus))
-            rows: list[Row] = []
-            for shape in shapes:
-                row = await bench.measure(shape, repetitions, limit_s)
-                rows.append(row)
-                print(json.dumps(_line(shape, row)), flush=True)
-        return rows
+            bench = Bench(kube, platform, len(gpus), time.monotonic() + options.limit)
+            try:
+                await bench.cold(rows, cold, options.repetitions)
+                warm = [f"bench-warm-{number}" for number in range(len(rows) if together > 1 else 1)]
+                shapes = _shapes_of([platform.machines[name] for name in cold])
+                for name in cold:
+                    platform.remove_machine(name)
+                for name in warm:
+                    _teach(platform, name, shapes)
+                    platform.add_machine(name, cpus=2, memory="16Gi", warm=0 if gpus else 1, gpus=gpus)
+                platform.wait_machines()
+                await bench.warm(rows, warm, options.repetitions)
+            except OutOfTime as error:
+                cut = str(error)
+    for shape, row in rows.items():
+        print(json.dumps(_line(shape, row, cut)), flush=True)
 
 
-def _line(shape: Shape, row: Row) -> dict[str, Any]:
+def _shapes_of(machines: Sequence[Machine]) -> list[dict[str, Any]]:
+    """What jobs on these machines have trained."""
+    told = [each for machine in machines for each in json.loads((machine.state / SHAPES).read_bytes())]
+    return [shape for number, shape in enumerate(told) if shape not in told[:number]]
+
+
+def _teach(platform: Platform, name: str, shapes: list[dict[str, Any]]) -> None:
+    """A machine of this name will know them."""
+    file = platform.folder / "nodes" / name / SHAPES
+    file.parent.mkdir(parents=True)
+    write_json(file, shapes)
+
+
+def _line(shape: Shape, row: Row, cut: str | None) -> dict[str, Any]:
     times = {kind: [round(took, 1) for took in getattr(row, kind)] for kind in ("known", "new", "cold")}
-    return {"model": shape.words, "precision": shape.precision, "batch": BATCH, "milliseconds": times, "cut": row.cut}
+    return {"model": shape.words, "precision": shape.precision, "batch": BATCH, "milliseconds": times, "cut": cut}
 
 
 def _first_step_at(folder: JobFolder) -> float:
@@ -191,14 +246,6 @@ def _is_armed(machine: Machine) -> bool:
     snapshot = snapshot_of(machine.state)
     alive = [job for job in snapshot.jobs if job.state != "Reaped"]
     return snapshot.warm > 0 and snapshot.warming == 0 and not alive
-
-
-async def _wait(condition: Callable[[], Any], until: float, what: str) -> Any:
-    while not (value := condition()):
-        if time.monotonic() > until:
-            raise TimeoutError(f"the row's time ended before {what}")
-        await asyncio.sleep(0.005)
-    return value
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from cyxwiz_protocol.runner_api import JobProcess
 from . import probes
 from .admission import Capacity
 from .attempt import is_mine, wish_for
-from .devices import DeviceMonitor, EnergyMeter, MemoryMeter
+from .devices import DeviceMonitor, Devices, EnergyMeter, MemoryMeter
 from .downloads import Downloads
 from .lease import NodeLease
 from .links import Links
@@ -63,7 +63,7 @@ class Agent:
         self._lease = NodeLease(heartbeat, settings.namespace, settings.node, self._instance, self._on_lease)
         started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         info = AgentInfo(version=__version__, instance=self._instance, started_at=started_at)
-        self._registration = Registration(kube, settings.node, info, self._inventory)
+        self._registration = Registration(kube, settings.node, info, self._inventory, self._name_warm_gpus)
         signer = Signer.of(settings.node, settings.state)
         peers = Peers(kube, settings.namespace)
         self._downloads = Downloads(settings.node, settings.state, signer, peers)
@@ -219,9 +219,8 @@ class Agent:
 
     def _name_warm_gpus(self) -> None:
         """The runner hears on which GPUs trainers shall wait, where it has asked for that and knows others."""
-        snapshot, devices = self._runner.snapshot, self._devices.devices
-        usable = sorted({device.reading.uuid for device in devices.known} - devices.unusable.keys())
-        wanted = [] if devices.simulated else usable  # on a simulated GPU a trainer would wait on the CPU
+        snapshot = self._runner.snapshot
+        wanted = gpus_to_keep_warm(self._devices.devices, draining=self._registration.draining)
         if snapshot is not None and snapshot.warm_gpus is not None and snapshot.warm_gpus != wanted:
             self._start_task(self._keep_warm_on(wanted))
 
@@ -254,3 +253,10 @@ class Agent:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def gpus_to_keep_warm(devices: Devices, *, draining: bool) -> list[str]:
+    """UUIDs of those on which trainers shall wait; none where nothing is to hold a device any more. Pure."""
+    if draining or devices.simulated:  # on a simulated GPU a trainer would wait on the CPU
+        return []
+    return sorted({device.reading.uuid for device in devices.known} - devices.unusable.keys())

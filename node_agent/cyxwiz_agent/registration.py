@@ -99,7 +99,15 @@ def _gpu_text(gpus: tuple[Gpu, ...]) -> str:
 class Registration:
     """Keeps the ComputeNode of this node in step with what the node is."""
 
-    def __init__(self, kube: Kube, node: str, agent: AgentInfo, look: Callable[[dict[str, str]], Inventory]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        node: str,
+        agent: AgentInfo,
+        look: Callable[[dict[str, str]], Inventory],
+        on_drain: Callable[[], None],
+    ) -> None:
+        """`on_drain` is called when the node begins to drain, and when that is over."""
         self._kube = kube
         self._node = node
         self._path = paths.compute_node(node)
@@ -108,6 +116,9 @@ class Registration:
         self._wake = asyncio.Event()
         self._written_at = -READINGS_EVERY_S
         self.registered = False
+        self.draining = False
+        """The operator sends its jobs away, for whatever reason."""
+        self._on_drain = on_drain
 
     def wake(self) -> None:
         """Something about the node may have changed."""
@@ -139,6 +150,10 @@ class Registration:
         except NotFound:
             await self._create(kubernetes_node)
             current = None
+        draining = current is not None and current.status.phase == "Draining"
+        if draining != self.draining:
+            self.draining = draining
+            self._on_drain()
         known = current.status.inventory if current is not None else None
         same_agent = current is not None and current.status.agent == self._agent
         if same_agent and not worth_writing(known, wanted, time.monotonic() - self._written_at):

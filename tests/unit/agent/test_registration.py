@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cyxwiz_agent.admission import Capacity
+from cyxwiz_agent.agent import gpus_to_keep_warm
 from cyxwiz_agent.devices import Device, Devices
 from cyxwiz_agent.devices.health import Health
 from cyxwiz_agent.devices.readings import GpuReading, Xid
@@ -53,6 +54,14 @@ def test_a_node_tells_how_its_gpus_are_shared_and_what_that_costs_each_job() -> 
         for way in ("MPS", "time slices")
     ]
     assert [(each.gpu_sharing, each.gpu_context_mi_b) for each in told] == [("MPS", 0), ("time slices", 1024)]
+
+
+def test_trainers_wait_on_healthy_gpus_and_on_none_of_a_node_that_drains() -> None:
+    ill = Device(replace(READING, uuid="GPU-b"), Health("Unhealthy", "it wants a reset"))
+    devices = Devices((Device(READING), ill))
+    assert gpus_to_keep_warm(devices, draining=False) == ["GPU-a"]
+    assert gpus_to_keep_warm(devices, draining=True) == []
+    assert gpus_to_keep_warm(Devices((Device(replace(READING, name="Simulated H200")),)), draining=False) == []
 
 
 def test_simulated_devices_say_so() -> None:
