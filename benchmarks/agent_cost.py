@@ -1,9 +1,10 @@
-"""What one agent costs its node while four jobs train there: CPU time and memory. Goal: 2 % of a core, 120 MB.
+"""What agent and runner cost their node while four jobs train there: CPU time and memory.
 
-    python -m benchmarks.agent_cost [--gpus 8]
+    python -m benchmarks.agent_cost [--gpus 8] [--repetitions 5] [--seconds 30]
 
-A real control plane, a real runner, four real trainers that report as fast as they may. The agent pays for its watch,
-the Lease, four workers and their reports, and the look at its (simulated) devices.
+Goals: the agent 2 % of a core and 120 MB, the runner 60 MB, its trainers not counted. A real control plane, four real
+trainers that report as fast as they may. The agent pays for its watch, the Lease, four workers and their reports, and
+the look at its (simulated) devices.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from tests.thread import endless, stepping
 
 NODE = "measured"
 JOBS = 4
-REPETITIONS = 5
-INTERVAL_S = 30.0  # every beat of the agent falls into it at least once
+EVERY_BEAT_S = 30.0
+"""Every beat of the agent falls into it at least once."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--gpus", type=int, default=8, help="simulated GPUs of the node (default: %(default)s)")
-    gpus = parser.parse_args().gpus
+    parser.add_argument("--repetitions", type=int, default=5, help="of each row (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=EVERY_BEAT_S, help="of one (default: %(default)s)")
+    options = parser.parse_args()
+    gpus, repetitions, interval_s = options.gpus, options.repetitions, options.seconds
     with (
         tempfile.TemporaryDirectory() as folder,
         start(Path(folder) / "cluster") as cluster,
@@ -39,29 +43,32 @@ def main() -> None:
         machine = platform.add_machine(NODE, cpus=JOBS, memory="4Gi", warm=0, simulated_gpus=gpus)
         platform.start_operator()
         platform.wait_machines()
-        print(f"{describe()}; {gpus} simulated GPUs, {REPETITIONS} times {INTERVAL_S:.0f} s, medians and largest")
-        _measure(machine, "no job")
+        print(f"{describe()}; {gpus} simulated GPUs, {repetitions} times {interval_s:.0f} s, medians and largest")
+        _measure(machine, "no job", repetitions, interval_s)
         names = [f"job-{number}" for number in range(JOBS)]
         platform.apply(*(endless(name) for name in names))
         for name in names:
             platform.wait_for("trainingjob", name, stepping, what="training", within_s=300)
-        _measure(machine, f"{JOBS} jobs")
+        _measure(machine, f"{JOBS} jobs", repetitions, interval_s)
 
 
-def _measure(machine: Machine, what: str) -> None:
-    process = Path(f"/proc/{machine.agent.pid}")
-    shares: list[float] = []
-    sizes: list[float] = []
+def _measure(machine: Machine, what: str, repetitions: int, interval_s: float) -> None:
+    processes = {"agent": Path(f"/proc/{machine.agent.pid}"), "runner": Path(f"/proc/{machine.runner.pid}")}
+    shares: dict[str, list[float]] = {name: [] for name in processes}
+    sizes: dict[str, list[float]] = {name: [] for name in processes}
     reports, started = _reports(machine), time.perf_counter()
-    for _ in range(REPETITIONS):
-        before, began = cpu_s(process / "stat"), time.perf_counter()
-        time.sleep(INTERVAL_S)
-        shares.append(100 * (cpu_s(process / "stat") - before) / (time.perf_counter() - began))
-        sizes.append(_rss_mb(process))
-    share = f"{statistics.median(shares):.2f} % of a core (at most {max(shares):.2f})"
-    rss = f"RSS {statistics.median(sizes):.0f} MB (at most {max(sizes):.0f})"
+    for _ in range(repetitions):
+        before = {name: cpu_s(process / "stat") for name, process in processes.items()}
+        began = time.perf_counter()
+        time.sleep(interval_s)
+        for name, process in processes.items():
+            shares[name].append(100 * (cpu_s(process / "stat") - before[name]) / (time.perf_counter() - began))
+            sizes[name].append(_rss_mb(process))
     rate = 60 * (_reports(machine) - reports) / (time.perf_counter() - started)
-    print(f"{what:8} {share:40} {rss:26} {rate:.0f} reports a minute", flush=True)
+    for name in processes:
+        share = f"{statistics.median(shares[name]):.2f} % of a core (at most {max(shares[name]):.2f})"
+        rss = f"RSS {statistics.median(sizes[name]):.0f} MB (at most {max(sizes[name]):.0f})"
+        print(f"{what:8} {name:8} {share:40} {rss:26} {rate:.0f} reports a minute", flush=True)
 
 
 def _reports(machine: Machine) -> float:

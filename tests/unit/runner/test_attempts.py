@@ -9,6 +9,7 @@ from cyxwiz_protocol.runner_api import JobState, RunRequest
 from cyxwiz_runner.attempts import (
     FROZEN_AT_MOST_S,
     STOPPED_WITHIN_S,
+    TRANSITIONS,
     Attempt,
     Seen,
     advance,
@@ -94,6 +95,27 @@ TABLE = [
 def test_an_attempt_becomes_what_the_table_says(before, seen, state, cause, killing):
     after = advance(before, seen, NOW)
     assert (after.state, after.cause, after.killing) == (state, cause, killing)
+
+
+@pytest.mark.parametrize("number", range(len(TRANSITIONS)))
+def test_every_transition_is_taken_by_a_row_of_the_table(number):
+    assert any(number in transitions_of(before, seen) for before, seen, *_ in TABLE)
+
+
+def transitions_of(attempt, seen):
+    """Which transitions an attempt goes through, one after the other."""
+    taken = []
+    while True:
+        fits = [
+            (number, change)
+            for number, (state, when, change) in enumerate(TRANSITIONS)
+            if attempt.state == state and when(attempt, seen, NOW)
+        ]
+        if not fits:
+            return taken
+        number, change = fits[0]
+        taken.append(number)
+        attempt = change(attempt, NOW)
 
 
 @pytest.mark.parametrize(("before", "seen"), [row[:2] for row in TABLE])
