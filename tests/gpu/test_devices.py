@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 
 from cyxwiz_agent.devices import DeviceMonitor, Devices, read_devices
-from cyxwiz_agent.devices.nvml import Driver
+from cyxwiz_agent.devices.nvml import Driver, memory_in_use
 
 DEVICES: Devices = read_devices()
 
@@ -40,6 +43,27 @@ def test_a_session_is_closed_and_opened_again() -> None:
     assert [gpu.uuid for gpu in again.gpus] == [gpu.uuid for gpu in first.gpus]
     assert driver.wait(0.2) is None
     driver.close()
+
+
+def test_memory_in_use_grows_with_a_process_and_is_back_when_it_is_gone() -> None:
+    uuid = DEVICES.known[0].reading.uuid
+    before_mib = memory_in_use([uuid])[uuid]
+    holds = "import torch; held = torch.ones(2**30, device='cuda', dtype=torch.uint8); torch.cuda.synchronize();"
+    holds += "print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": uuid},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        held_mib = memory_in_use([uuid])[uuid] - before_mib
+        process.kill()
+    after_mib = memory_in_use([uuid])[uuid] - before_mib
+    print(f"{held_mib} MiB more while it held 1024, {after_mib} MiB more once it was reaped")
+    assert held_mib >= 1024
+    assert after_mib < 64
 
 
 async def test_the_monitor_has_the_devices_and_leaves_the_loop_free() -> None:

@@ -130,4 +130,5 @@ def test_a_cancelled_gpu_job_leaves_the_gpu(gpu_node: Platform) -> None:
     gpu_node.cluster.run_kubectl("patch", "tj", "cancelled", "--type=merge", "-p", '{"spec":{"cancel":true}}')
     job = gpu_node.wait_for("trainingjob", "cancelled", finished, what="a final phase")
     assert status_of(job)["phase"] == "Cancelled"
+    assert "still in use" not in status_of(job)["execution"]["message"]  # its memory came back in time
     wait_gone(assignment)
