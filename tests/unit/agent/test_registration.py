@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,8 +13,9 @@ from cyxwiz_agent.agent import gpus_to_keep_warm
 from cyxwiz_agent.devices import Device, Devices
 from cyxwiz_agent.devices.health import Health
 from cyxwiz_agent.devices.readings import GpuReading, Xid
-from cyxwiz_agent.registration import READINGS_EVERY_S, inventory, worth_writing
-from cyxwiz_crds.compute_node import Inventory
+from cyxwiz_agent.registration import READINGS_EVERY_S, Registration, inventory, worth_writing
+from cyxwiz_crds.compute_node import AgentInfo, Inventory
+from cyxwiz_kube import Kube
 from cyxwiz_protocol.runner_api import Snapshot
 
 READING = GpuReading("GPU-a", "NVIDIA H200", 143_771, 615, 143_156, temperature_celsius=40, power_watts=100)
@@ -62,6 +64,34 @@ def test_trainers_wait_on_healthy_gpus_and_on_none_of_a_node_that_drains() -> No
     assert gpus_to_keep_warm(devices, draining=False) == ["GPU-a"]
     assert gpus_to_keep_warm(devices, draining=True) == []
     assert gpus_to_keep_warm(Devices((Device(replace(READING, name="Simulated H200")),)), draining=False) == []
+
+
+class FakeKube:
+    """An API server with one node, which drains."""
+
+    def __init__(self) -> None:
+        self.phase = "Draining"
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return {"metadata": {"name": "n1", "uid": "u"}, "status": {"phase": self.phase} if "cyxwiz" in path else {}}
+
+    async def merge_patch(self, path: str, body: dict[str, Any]) -> None: ...
+
+
+async def test_the_agent_hears_when_its_node_begins_to_drain_and_when_that_is_over() -> None:
+    kube, heard = FakeKube(), asyncio.Event()
+    info = AgentInfo(version="0", instance="n1-a", started_at="2026-01-01T00:00:00Z")
+    node = Registration(cast(Kube, kube), "n1", info, lambda _: make_inventory(), heard.set)
+    keeping = asyncio.create_task(node.keep())
+    async with asyncio.timeout(30):
+        await heard.wait()
+        assert node.draining
+        heard.clear()
+        kube.phase = "Online"
+        node.wake()
+        await heard.wait()
+    assert not node.draining
+    keeping.cancel()
 
 
 def test_simulated_devices_say_so() -> None:
