@@ -1,10 +1,10 @@
 """From the start of a POST to the first finished training step: on a warm trainer, and beside it in a cold process.
 
-    python -m benchmarks.start [--repetitions 5] [--limit 280] [--models cnn resnet18]
+    python -m benchmarks.start [--repetitions 5] [--limit 300] [--models cnn resnet18]
 
 Everything is real: API server, operator, agents, runners, trainers, each with its own permissions. Several machines
 share this one and, where there is one, its first NVIDIA GPU; else jobs train on the CPU. First the cold processes: as
-many at a time as there are cores for (a quarter), a first round not counted, which pays for caches. Then the warm ones,
+many at a time as there are cores for (a third), a first round not counted, which pays for caches. Then the warm ones,
 one at a time: a job of a shape that jobs on the node have had (known; a machine is told at its start what the cold ones
 have trained) and one of a batch size that none has had (new). With cores for it every row has a machine of its own, so
 that their next trainers warm up together between two rounds. Repetitions go round by round, so a row that the limit
@@ -155,7 +155,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--limit", type=float, default=280.0, help="seconds for all rows (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for all rows (default: %(default)s)")
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="only rows of these")
     options = parser.parse_args()
     devices = read_devices().gpus
@@ -163,7 +163,7 @@ def main() -> None:
     shapes = [shape for shape in ROWS if (gpus or shape.for_cpu) and shape.model in (options.models or shape.model)]
     device = devices[0].name if gpus else "no GPU"
     cores = len(os.sched_getaffinity(0))
-    together = max(1, min(len(shapes), cores // 4))
+    together = max(1, min(len(shapes), cores // 3))
     print(f"{describe()}; {device}; {options.repetitions} repetitions; {together} cold starts at a time", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, start(Path(folder) / "cluster") as cluster:
