@@ -73,8 +73,8 @@ class Row:
     cold: list[float] = field(default_factory=list[float])
 
 
-class OutOfTime(Exception):
-    """The limit ended a measurement; says which."""
+class Ended(Exception):
+    """No more is measured; says why."""
 
 
 class Bench:
@@ -137,9 +137,12 @@ class Bench:
         created = await self._kube.create(paths.training_jobs("default"), body)
         folder = JobFolder.of(self._platform.machines[machine].state, f"{created['metadata']['uid']}-1")
         try:
-            stepped = await self._wait(lambda: _first_step_at(folder), f"the first step of {name}")
+            await self._wait(lambda: _first_step_at(folder) or folder.exit.exists(), f"the first step of {name}")
+            stepped = _first_step_at(folder)
+            if not stepped:
+                raise Ended(f"{name} did not train: {folder.log.read_text()[-500:]}")
             await self._wait(folder.exit.exists, f"the end of {name}")
-        except OutOfTime:
+        except Ended:
             await self._kube.delete(paths.training_job("default", name), uid=created["metadata"]["uid"])
             raise
         return (stepped - sent) * 1000
@@ -147,7 +150,7 @@ class Bench:
     async def _wait(self, condition: Callable[[], Any], what: str) -> Any:
         while not (value := condition()):
             if time.monotonic() > self._until:
-                raise OutOfTime(f"the time was over before {what}")
+                raise Ended(f"the time was over before {what}")
             await asyncio.sleep(0.002)
         return value
 
@@ -211,7 +214,7 @@ async def _measure(
                     platform.add_machine(name, cpus=2, memory="16Gi", warm=0 if gpus else 1, gpus=gpus)
                 platform.wait_machines()
                 await bench.warm(rows, warm, options.repetitions)
-            except OutOfTime as error:
+            except Ended as error:
                 cut = str(error)
     for shape, row in rows.items():
         print(json.dumps(_line(shape, row, cut)), flush=True)
