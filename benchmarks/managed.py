@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,8 @@ from cyxwiz_platform import Platform
 from cyxwiz_protocol.job_folder import JobFolder, Tail, write_json
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import EpochRecord, parse_record
+from cyxwiz_runner.spawn import environment
+from cyxwiz_runner.trainer import SpawnPlan
 from tests.thread import finished, status_of, wait_gone
 
 NODE = "bench"
@@ -74,8 +75,9 @@ def bare_s(spec: dict[str, Any], gpus: list[str]) -> float:
         order = JobOrder(assignment_id="bare", namespace="n", name="bare", attempt=1, spec=parsed, gpus=gpus)
         write_json(folder.order, order.wire())
         command = [sys.executable, "-m", "cyxwiz_trainer", "--folder", path]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-        subprocess.run(command, env=environment, check=True, timeout=PATIENCE_S)
+        # The same as a runner's trainers have: threads and libraries behave alike.
+        variables = environment(SpawnPlan(gpus=tuple(gpus)), Path(path), "bare", None)
+        subprocess.run(command, env=variables, check=True, timeout=PATIENCE_S)
         return timed_s(folder)
 
 

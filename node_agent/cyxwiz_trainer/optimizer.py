@@ -44,13 +44,14 @@ class Optimizer:
         named = list(model.named_parameters())
         matrices = [(name, parameter) for name, parameter in named if parameter.ndim > 1]
         vectors = [(name, parameter) for name, parameter in named if parameter.ndim <= 1]
-        groups = [(matrices, hyper.weight_decay), (vectors, 0.0)]
+        groups = [(matrices, hyper.weight_decay), (vectors, 0.0)] if hyper.weight_decay else [(named, 0.0)]
         self._groups = [_group(members, decay, self._quantities()) for members, decay in groups if members]
         device = named[0][1].device
         self._step = torch.zeros((), device=device)
         """Steps done, where the kernels read it."""
         # CUDA's kernels read a float32, the CPU's a number of any width: there nothing is lost.
         self._rate = torch.zeros((), device=device, dtype=torch.float32 if device.type == "cuda" else torch.float64)
+        self._told_rate = 0.0
 
     def _quantities(self) -> tuple[str, ...]:
         if self._hyper.optimizer == "sgd":
@@ -65,7 +66,9 @@ class Optimizer:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """That of the steps from now on, written where a captured step reads it. No sync: a kernel carries it over."""
-        self._rate.fill_(learning_rate)
+        if learning_rate != self._told_rate:
+            self._rate.fill_(learning_rate)
+            self._told_rate = learning_rate
 
     @torch.no_grad()
     def step(self) -> None:

@@ -38,16 +38,21 @@ class Step:
         self.optimizer.zero_grad()
         for inputs, targets in zip(self.feed.inputs.chunk(parts), self.feed.targets.chunk(parts), strict=True):
             loss, answered_right = self.forward(inputs, targets)
-            loss = loss / parts
+            if parts > 1:  # one part is the whole: in a small step each kernel saved is felt
+                loss = loss / parts
             loss.backward()
             losses.append(loss.detach())
             right.append(answered_right)
 
-        sums = torch.stack(losses).sum(), torch.stack(right).sum()
-        loss, correct = self.ranks.average(self.parameters, *sums)
+        loss, correct = self.ranks.average(self.parameters, _sum(losses), _sum(right))
         if self.hyper.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.hyper.gradient_clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.follow()
         self.totals.add(loss, correct)
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    """() the sum of values of shape ()."""
+    return values[0] if len(values) == 1 else torch.stack(values).sum()

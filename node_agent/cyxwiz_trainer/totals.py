@@ -46,7 +46,7 @@ class Totals:
 
     def add(self, loss: Tensor, correct: Tensor) -> None:
         """What one step adds on the device: its loss and how many samples it answered right, () each."""
-        self._sums[:2] += torch.stack((loss.double(), correct.double()))
+        self._sums[:2] += torch.stack((loss, correct))
         # Once the sum is not finite it stays so, and this count stops at the step before.
         self._sums[2] += self._sums[0].isfinite()
 
