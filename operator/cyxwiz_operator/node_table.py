@@ -6,10 +6,11 @@ that are not usable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from operator import is_
+from operator import attrgetter, is_
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,11 @@ Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+T = TypeVar("T")
 UNBOUNDED_JOBS = 2**31
+MOST_KEPT = 1024
+"""40 KB each for 5,000 nodes."""
+_NAME = attrgetter("name")
 _FRESH = timedelta(minutes=1)
 _USABLE_HEALTH = frozenset({"Healthy", "Degraded", "Unmonitored"})
 
@@ -80,19 +85,41 @@ class NodeTable:
     """(N, G) memory not given to any job; below 0 where a job alone has all of it and its context comes on top."""
     gpu_jobs: Ints
     """(N, G) jobs on the device."""
+    idle_gpus: Ints
+    """(N,) usable devices without a job."""
+
+    kept: dict[Hashable, Any] = field(default_factory=dict)
+    """What was worked out from the columns that stand still, for as long as they do."""
+
+    def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
+        """What `work_out` answers, which must rest on `key` and on columns that stand still alone."""
+        if key not in self.kept:
+            if len(self.kept) >= MOST_KEPT:
+                self.kept.clear()
+            self.kept[key] = work_out()
+        return self.kept[key]
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Name to row."""
+        return self.once("rows", lambda: {name: row for row, name in enumerate(self.names)})
+
+    def row_of(self, name: str | None) -> int | None:
+        """The row of a node; None where there is no node of that name."""
+        return None if name is None else self.rows.get(name)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def thawed(self) -> NodeTable:
-        """A copy whose last five columns may be charged."""
-        names = ("jobs", "free_cpus", "free_memory_mib", "gpu_free_mib", "gpu_jobs")
+        """A copy whose columns that shrink may be charged."""
+        names = ("jobs", "free_cpus", "free_memory_mib", "gpu_free_mib", "gpu_jobs", "idle_gpus")
         return replace(self, **{name: getattr(self, name).copy() for name in names})
 
     def frozen(self) -> NodeTable:
         """The same table; numpy refuses to change it."""
-        for field in fields(self):
-            column = getattr(self, field.name)
+        for each in fields(self):
+            column = getattr(self, each.name)
             if isinstance(column, np.ndarray):
                 column.setflags(write=False)
         return self
@@ -104,6 +131,8 @@ class NodeTable:
         self.free_memory_mib[row] -= demand.memory_mib
         for device in devices:
             self.gpu_free_mib[row, device] -= self.share_mib(row, device, demand)
+            if self.gpu_jobs[row, device] == 0 and self.gpu_usable[row, device]:
+                self.idle_gpus[row] -= 1
             self.gpu_jobs[row, device] += 1
 
     def share_mib(self, row: int, device: int, demand: Demand) -> int:
@@ -123,6 +152,7 @@ class NodeTable:
             row, device, size_mib = np.array(shares, np.int64).T
             np.subtract.at(self.gpu_free_mib, (row, device), size_mib)
             np.add.at(self.gpu_jobs, (row, device), 1)
+            self.idle_gpus[row] = (self.gpu_usable[row] & (self.gpu_jobs[row] == 0)).sum(axis=1)
 
 
 class Columns:
@@ -138,7 +168,7 @@ class Columns:
 
     def of(self, nodes: Iterable[NodeView], wall: datetime) -> NodeTable:
         """Every node as if it were offline and idle."""
-        views = sorted(nodes, key=lambda view: view.name)
+        views = sorted(nodes, key=_NAME)
         same = len(views) == len(self._views) and all(map(is_, views, self._views))
         if not same or abs(wall.replace(tzinfo=None) - self._read_at) > _FRESH:
             self._views, self._read_at = views, wall.replace(tzinfo=None)
@@ -149,7 +179,7 @@ class Columns:
 def node_table(idle: NodeTable, jobs: Iterable[JobView], liveness: Mapping[str, Liveness]) -> NodeTable:
     """The nodes with what `jobs` hold taken off."""
     table = replace(idle.thawed(), online=_bools(liveness.get(name) is Liveness.ONLINE for name in idle.names))
-    rows = {name: row for row, name in enumerate(table.names)}
+    rows = table.rows
     taken: list[tuple[int, int, int]] = []
     shares: list[tuple[int, int, int]] = []
     for view in jobs:
@@ -212,6 +242,7 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
         free_memory_mib=memory_mib.copy(),
         gpu_free_mib=total_mib.copy(),
         gpu_jobs=np.zeros((count, devices), np.int64),
+        idle_gpus=usable.sum(axis=1),
     )
 
 

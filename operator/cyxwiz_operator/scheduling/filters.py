@@ -6,8 +6,9 @@ another job changes them. The others say "not now".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,10 @@ def has_job_slot(job: Demand, nodes: NodeTable) -> Mask:
 
 
 def has_free_gpus(job: Demand, nodes: NodeTable) -> Mask:
+    if job.gpus == 0:
+        return np.ones(len(nodes), bool)
+    if job.gpu_memory_mib is None:
+        return nodes.idle_gpus >= job.gpus
     return free_devices(job, nodes).sum(axis=1) >= job.gpus
 
 
@@ -172,6 +177,11 @@ class Verdicts:
     counts: list[int]
     """Number of nodes for each of FILTERS."""
 
+    @classmethod
+    def unchecked(cls, nodes: int) -> Self:
+        """Nothing speaks against any node yet."""
+        return cls(np.full(nodes, FITS, np.int8), [0] * len(FILTERS))
+
     @property
     def fits(self) -> Mask:
         """(N,) True where every check passes."""
@@ -205,10 +215,12 @@ class Verdicts:
 
     def correct(self, row: int, lacks: str | None) -> None:
         """The node has less room than before; `lacks` is the reason of the first of FULL it fails now."""
-        before = int(self.first_failed[row])
+        before = self.first_failed.item(row)
         if before != FITS and before < _FIRST_FULL:
             return  # something else came first, and still does
         after = FITS if lacks is None else NUMBER[lacks]
+        if before == after:
+            return
         if before != FITS:
             self.counts[before] -= 1
         if after != FITS:
@@ -218,15 +230,24 @@ class Verdicts:
 
 def examine(job: Demand, nodes: NodeTable) -> Verdicts:
     """Every check on every node."""
-    first_failed = np.full(len(nodes), FITS, np.int8)
-    fits = np.ones(len(nodes), bool)
-    counts: list[int] = []
-    for number, check in enumerate(FILTERS):
-        failing = fits & ~check.check(job, nodes)
-        counts.append(int(np.count_nonzero(failing)))
-        if counts[-1]:
-            first_failed[failing] = number
-            fits &= ~failing
+    what = job._replace(excluded=frozenset(), checkpoint_node=None, data="")
+    never = nodes.once(("could never", what), lambda: _checked(COULD_NEVER, job, nodes, Verdicts.unchecked(len(nodes))))
+    return _checked(NOT_NOW, job, nodes, never)
+
+
+def _checked(checks: Sequence[Filter], job: Demand, nodes: NodeTable, before: Verdicts) -> Verdicts:
+    """The verdicts after these checks too, which follow those of `before`."""
+    first_failed, counts = before.first_failed.copy(), list(before.counts)
+    fits = first_failed == FITS
+    for check in checks:
+        failing = check.check(job, nodes)
+        np.logical_not(failing, out=failing)
+        failing &= fits
+        failures = int(np.count_nonzero(failing))
+        if failures:
+            first_failed[failing] = NUMBER[check.reason]
+            counts[NUMBER[check.reason]] = failures
+            fits ^= failing
     return Verdicts(first_failed, counts)
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
-
 from cyxwiz_operator.node_table import NodeTable
 from cyxwiz_operator.views import Demand
 
@@ -29,24 +27,30 @@ class Room:
     all_memory_mib: int
     usable_mib: int
     """Memory of all usable devices, free or not."""
+    usable_free_mib: int
+    idle: int
+    """Usable devices without a job."""
 
     @classmethod
     def of(cls, nodes: NodeTable, row: int) -> Self:
         """That of one row, to be changed freely."""
-        usable = tuple(np.flatnonzero(nodes.gpu_usable[row]).tolist())
+        usable = tuple([device for device, usable in enumerate(nodes.gpu_usable[row].tolist()) if usable])
         total_mib = tuple(nodes.gpu_total_mib[row].tolist())
+        free_mib = nodes.gpu_free_mib[row].tolist()
         return cls(
-            slots=int(nodes.max_jobs[row] - nodes.jobs[row]),
-            cpus=int(nodes.free_cpus[row]),
-            memory_mib=int(nodes.free_memory_mib[row]),
-            gpu_free_mib=nodes.gpu_free_mib[row].tolist(),
+            slots=nodes.max_jobs.item(row) - nodes.jobs.item(row),
+            cpus=nodes.free_cpus.item(row),
+            memory_mib=nodes.free_memory_mib.item(row),
+            gpu_free_mib=free_mib,
             gpu_jobs=nodes.gpu_jobs[row].tolist(),
             gpu_total_mib=total_mib,
-            gpu_context_mib=int(nodes.gpu_context_mib[row]),
+            gpu_context_mib=nodes.gpu_context_mib.item(row),
             usable=usable,
-            all_cpus=int(nodes.cpus[row]),
-            all_memory_mib=int(nodes.memory_mib[row]),
+            all_cpus=nodes.cpus.item(row),
+            all_memory_mib=nodes.memory_mib.item(row),
             usable_mib=sum([total_mib[device] for device in usable]),
+            usable_free_mib=sum([free_mib[device] for device in usable]),
+            idle=nodes.idle_gpus.item(row),
         )
 
     def copy(self) -> Self:
@@ -60,19 +64,16 @@ class Room:
         """The reason of the first check of `filters.FULL` that fails here."""
         if self.slots <= 0:
             return "TooManyJobs"
-        if job.gpus and len(self._free_devices(job)) < job.gpus:
+        if job.gpus and (self.idle if job.gpu_memory_mib is None else len(self._free_devices(job))) < job.gpus:
             return "NoFreeGPU"
         if self.cpus < job.cpus:
             return "NoFreeCPU"
         return "NoFreeMemory" if self.memory_mib < job.memory_mib else None
 
-    def free_share(self, job: Demand) -> float:
-        """The free share of the scarcest resource the job needs: `availability` of `scoring` for one node."""
+    def free_share(self, for_gpus: bool) -> float:
+        """The free share of the scarcest resource that jobs of this kind need: `availability_of` for one node."""
         share = min(_share(self.cpus, self.all_cpus), _share(self.memory_mib, self.all_memory_mib))
-        if job.gpus == 0:
-            return share
-        free_mib = sum([self.gpu_free_mib[device] for device in self.usable])
-        return min(share, _share(free_mib, self.usable_mib))
+        return min(share, _share(self.usable_free_mib, self.usable_mib)) if for_gpus else share
 
     def devices_for(self, job: Demand) -> list[int]:
         """Devices the job could have, the fullest first."""
@@ -103,8 +104,12 @@ class Room:
         for device in devices:
             shared_mib = job.gpu_memory_mib
             size_mib = self.gpu_total_mib[device] if shared_mib is None else shared_mib + self.gpu_context_mib
+            before = self.gpu_jobs[device]
             self.gpu_free_mib[device] += sign * size_mib
-            self.gpu_jobs[device] -= sign
+            self.gpu_jobs[device] = before - sign
+            if device in self.usable:
+                self.usable_free_mib += sign * size_mib
+                self.idle += (before == sign) - (before == 0)
 
 
 def _share(free: int, total: int) -> float:

@@ -24,55 +24,75 @@ DEGRADED_FACTOR = 0.5
 
 
 @dataclass(frozen=True)
-class Scores:
-    """(N,) columns. `total` holds the weighed sum and the bonus."""
+class Standing:
+    """(N,) columns of what no placement changes. `total` is their weighed sum."""
 
     reputation: Floats
-    availability: Floats
     capability: Floats
     uptime: Floats
-    bonus: Floats
     total: Floats
+
+
+@dataclass(frozen=True)
+class Scores:
+    """(N,) columns. Whoever corrects `availability`, which may be shared, corrects the totals with it."""
+
+    standing: Standing
+    availability: Floats
+    bonus_row: int | None
+    """The node that holds the job's checkpoint."""
+
+    @property
+    def total(self) -> Floats:
+        """(N,) the weighed sums, and the bonus."""
+        total = self.standing.total + WEIGHTS["availability"] * self.availability
+        if self.bonus_row is not None:
+            total[self.bonus_row] += CHECKPOINT_BONUS
+        return total
+
+    def total_of(self, row: int) -> float:
+        """The same for one node, summed in the same order, so that equal nodes stay equal."""
+        total = self.standing.total.item(row) + WEIGHTS["availability"] * self.availability.item(row)
+        return total + CHECKPOINT_BONUS if row == self.bonus_row else total
 
     def words(self, row: int, name: str) -> str:
         """node-a 0.87 = reputation 0.36 + availability 0.30 + capability 0.15 + uptime 0.06"""
-        parts = [f"{part} {weight * getattr(self, part)[row]:.2f}" for part, weight in WEIGHTS.items()]
-        if self.bonus[row]:
-            parts.append(f"checkpoint {self.bonus[row]:.2f}")
-        return f"{name} {self.total[row]:.2f} = {' + '.join(parts)}"
-
-    def correct(self, row: int, availability: float) -> None:
-        """The node has so much less free; summed in the order of `score`, so that equal nodes stay equal."""
-        self.availability[row] = availability
-        total = float(self.bonus[row])
-        for part, weight in WEIGHTS.items():
-            total += weight * float(getattr(self, part)[row])
-        self.total[row] = total
+        standing = self.standing
+        reputation = WEIGHTS["reputation"] * standing.reputation.item(row)
+        availability = WEIGHTS["availability"] * self.availability.item(row)
+        capability = WEIGHTS["capability"] * standing.capability.item(row)
+        uptime = WEIGHTS["uptime"] * standing.uptime.item(row)
+        checkpoint = f" + checkpoint {CHECKPOINT_BONUS:.2f}" if row == self.bonus_row else ""
+        return (
+            f"{name} {self.total_of(row):.2f} = reputation {reputation:.2f} + availability {availability:.2f}"
+            f" + capability {capability:.2f} + uptime {uptime:.2f}{checkpoint}"
+        )
 
 
-def score(job: Demand, nodes: NodeTable) -> Scores:
-    """Every node's parts, whether it can take the job or not."""
-    parts = {
-        "reputation": nodes.reputation,
-        "availability": _availability(job, nodes),
-        "capability": _capability(job, nodes),
-        "uptime": nodes.online_seconds / WEEK_S,
-    }
-    bonus = np.zeros(len(nodes), np.float64)
-    if job.checkpoint_node in nodes.names:
-        bonus[nodes.names.index(job.checkpoint_node)] = CHECKPOINT_BONUS
-    total = sum((WEIGHTS[name] * part for name, part in parts.items()), start=bonus)
-    return Scores(**parts, bonus=bonus, total=total)
+def score(job: Demand, nodes: NodeTable, availability: Floats | None = None) -> Scores:
+    """Every node's parts, whether it can take the job or not; `availability` where it is known already."""
+    what = (job.gpus > 0, job.gpu_memory_mib, job.data if job.data in nodes.has_read else "")
+    return Scores(
+        standing=nodes.once(("score", what), lambda: _standing(job, nodes)),
+        availability=availability_of(job.gpus > 0, nodes) if availability is None else availability,
+        bonus_row=nodes.row_of(job.checkpoint_node),
+    )
 
 
-def _availability(job: Demand, nodes: NodeTable) -> Floats:
-    """The free share of the scarcest resource the job needs."""
+def availability_of(for_gpus: bool, nodes: NodeTable) -> Floats:
+    """The free share of the scarcest resource that jobs of this kind need."""
     free = np.minimum(_share(nodes.free_cpus, nodes.cpus), _share(nodes.free_memory_mib, nodes.memory_mib))
-    if job.gpus:
+    if for_gpus:
         usable_mib = np.where(nodes.gpu_usable, nodes.gpu_total_mib, 0).sum(axis=1)
         free_mib = np.where(nodes.gpu_usable, nodes.gpu_free_mib, 0).sum(axis=1)
         free = np.minimum(free, _share(free_mib, usable_mib))
     return free
+
+
+def _standing(job: Demand, nodes: NodeTable) -> Standing:
+    capability, uptime = _capability(job, nodes), nodes.online_seconds / WEEK_S
+    total = WEIGHTS["reputation"] * nodes.reputation + WEIGHTS["capability"] * capability + WEIGHTS["uptime"] * uptime
+    return Standing(nodes.reputation, capability, uptime, total)
 
 
 def _capability(job: Demand, nodes: NodeTable) -> Floats:

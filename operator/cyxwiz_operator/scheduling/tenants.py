@@ -78,7 +78,7 @@ def unsaved_share(job: JobView) -> float:
 
 def tenants_of(jobs: Iterable[JobView], nodes: NodeTable, now: Now) -> defaultdict[int, list[Tenant]]:
     """Row to the jobs that hold a place there."""
-    rows = {name: row for row, name in enumerate(nodes.names)}
+    rows = nodes.rows
     found: dict[int, list[Tenant]] = defaultdict(list)
     for job in jobs:
         assignment = job.status.assignment
