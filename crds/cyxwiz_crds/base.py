@@ -24,9 +24,9 @@ class Model(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    def wire(self) -> dict[str, object]:
-        """The JSON object of this value: camelCase, absent instead of null."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+    def wire(self, only: set[str] | None = None) -> dict[str, object]:
+        """The JSON object of this value, or of these fields of it: camelCase, absent instead of null."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, include=only)
 
 
 # Strings need a maximum everywhere: the API server estimates the cost of CEL rules from it.

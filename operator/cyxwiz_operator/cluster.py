@@ -20,6 +20,7 @@ from cyxwiz_crds import (
     Reason,
     TrainingJob,
 )
+from cyxwiz_crds.base import Model
 from cyxwiz_crds.compute_node import Lease
 from cyxwiz_kube import ApiError, Change, ChangeKind, Conflict, Forbidden, Invalid, Kube, NotFound, Unavailable, paths
 
@@ -57,13 +58,15 @@ class Cluster:
     async def write_status(self, change: StatusChange, kind: str) -> JobView:
         """The job with its new status. Raises Conflict, NotFound, Invalid, Unavailable."""
         metadata = change.job.job.metadata
-        patch = difference(change.job.status.wire(), change.status.wire())
+        patch = status_patch(change.job.status, change.status)
         # The agent owns the execution: the operator only ever takes it away.
         if patch.get("execution") is not None:
             raise AssertionError(f"{change.job.key}: the operator must not write status.execution")
         path = paths.status(paths.training_job(metadata.namespace, metadata.name))
         body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": patch}
-        return JobView(TrainingJob.model_validate(await self._counted(kind, self.kube.merge_patch(path, body))))
+        answer = await self._counted(kind, self.kube.merge_patch(path, body))
+        # It was written over that very version, so nothing else of the job can have changed: no need to read it all.
+        return change.job.as_written(change.status, answer["metadata"]["resourceVersion"])
 
     async def tell_unreadable(self, job: Unreadable, now: Now) -> None:
         """The job says itself that it cannot be read. Nothing is written when it does already."""
@@ -85,7 +88,7 @@ class Cluster:
     async def write_node_status(self, node: NodeView, status: ComputeNodeStatus) -> None:
         """The operator's part of the node's status is as in `status`. Raises Conflict, NotFound."""
         metadata = node.node.metadata
-        patch = difference(node.node.status.wire(), status.wire())
+        patch = status_patch(node.node.status, status)
         path = paths.status(paths.compute_node(metadata.name))
         body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": patch}
         await self._counted("node", self.kube.merge_patch(path, body))
@@ -214,6 +217,13 @@ class Cluster:
             raise
         self._metrics.writes.labels(kind, "ok").inc()
         return answer
+
+
+def status_patch(before: Model, after: Model) -> dict[str, Any]:
+    """The merge patch between two values of one model; only fields that differ are put into JSON."""
+    fields = type(before).model_fields
+    changed = {name for name in fields if getattr(before, name) != getattr(after, name)}
+    return difference(before.wire(changed), after.wire(changed))
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

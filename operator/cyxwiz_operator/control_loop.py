@@ -19,6 +19,7 @@ from .fair_share import FairShare
 from .fencing import Fencing
 from .leases import LeaseBook
 from .ledger import Ledger
+from .lifecycle import StatusChange
 from .metrics import Metrics
 from .node_table import Columns
 from .scheduling.queueing import pool_of
@@ -26,6 +27,7 @@ from .scheduling.reserving import PreemptionRules
 from .settings import Settings
 from .snapshot import ClusterSnapshot, take_snapshot
 from .sources import Sources
+from .views import JobView
 from .telling import Teller
 from .watched import Watched
 from .weights import Key, Source
@@ -58,7 +60,7 @@ class ControlLoop:
         self.fair_share = FairShare(cluster, settings.fair_share_interval_s, clock())
         self.teller = Teller(cluster, watched, settings, metrics, clock)
         self._writer = Writer(
-            cluster, self._ledger, self.fencing, metrics, clock, self.teller.written, settings.parallel_writes
+            cluster, self._ledger, self.fencing, metrics, clock, self._wrote, settings.parallel_writes
         )
         self._deciding_s = 0.0
         self.last_pass_at: float | None = None
@@ -88,6 +90,11 @@ class ControlLoop:
         await self.fair_share.save_when_due(self._clock())
         if decisions.postponed:
             self._watched.bell.set()
+
+    def _wrote(self, change: StatusChange, after: JobView) -> None:
+        if not after.is_final:  # the watch will not show what is
+            self._watched.written[after.uid] = after
+        self.teller.written(change, after)
 
     async def _guarded_pass(self) -> float:
         """Seconds that a pass took beyond deciding. The one place where an unexpected error is survived."""

@@ -88,11 +88,10 @@ def decide(
 def _drained(snapshot: ClusterSnapshot, jobs: list[JobView]) -> dict[str, StatusChange]:
     """uid to the order to leave, for jobs on nodes that are to be empty."""
     found: dict[str, StatusChange] = {}
-    draining = {name: node for name, node in snapshot.views.items() if node.draining_because}
-    for job in jobs if draining else ():
+    for job in jobs:
         assignment = job.status.assignment
-        node = draining.get(assignment.node) if assignment and job.holds_capacity else None
-        if node is not None:
+        node = snapshot.views.get(assignment.node) if assignment and job.holds_capacity else None
+        if node is not None and node.draining_because:
             words = f"{node.name} is drained, {node.draining_because}: saving a checkpoint."
             change = told_to_yield(job, snapshot.now, Reason.DRAINING, words)
             found |= {job.uid: change} if change else {}

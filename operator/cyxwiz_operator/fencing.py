@@ -13,6 +13,8 @@ from .views import Liveness
 
 log = logging.getLogger(__name__)
 
+JUDGED_EVERY_S = 1.0
+
 
 class Fencing:
     """The effects around `LeaseBook`. A node once fenced is `Liveness.FENCED` there until somebody holds its Lease."""
@@ -22,6 +24,7 @@ class Fencing:
         self._leases = leases
         self._metrics = metrics
         self._gate = LossGate()
+        self._judged_at = float("-inf")
 
     @property
     def is_held_back(self) -> bool:
@@ -30,6 +33,10 @@ class Fencing:
 
     async def give_up_the_lost(self, assigned: Iterable[str], nodes: Collection[str], now: Now) -> None:
         """Those of `assigned` that were silent for E are fenced, unless the silence is our own or everyone's."""
+        expired = [name for name in sorted(set(assigned)) if self._leases.liveness(name, now) is Liveness.EXPIRED]
+        if not expired and now.boot - self._judged_at < JUDGED_EVERY_S:
+            return  # nobody is to be given up: what all nodes together say can wait for the next second
+        self._judged_at = now.boot
         was_shut = self._gate.is_shut
         self._gate.judge(self._leases, nodes, now)
         if self._gate.is_shut != was_shut:
@@ -37,9 +44,8 @@ class Fencing:
         self._metrics.loss_gate.set(self._gate.is_shut)
         if self._gate.is_shut:
             return
-        for name in sorted(set(assigned)):
-            if self._leases.liveness(name, now) is Liveness.EXPIRED:
-                await self._fence(name, now)
+        for name in expired:
+            await self._fence(name, now)
 
     async def may_let_go(self, name: str, now: Now) -> bool:
         """False when the node is believed fenced and somebody holds its Lease again, by a fresh read.

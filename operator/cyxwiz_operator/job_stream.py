@@ -7,7 +7,7 @@ leave the watch by its field selector, so the operator's memory grows with the w
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import pydantic
@@ -35,12 +35,17 @@ class Synced(NamedTuple):
     """Every job of a list has been told."""
 
 
-async def job_stream(kube: Kube) -> AsyncIterator[JobView | Unreadable | Gone | Synced]:
+Known = Callable[[str, str], JobView | None]
+"""uid and resource version to the job, where it was read before."""
+
+
+async def job_stream(kube: Kube, known: Known) -> AsyncIterator[JobView | Unreadable | Gone | Synced]:
     """Every unfinished job, then every change of one, without end."""
     async for change in kube.watch(paths.training_jobs(), field_selector=UNFINISHED):
         match change.kind:
             case ChangeKind.PRESENT:
-                yield parse_job(change.object)
+                metadata = change.object["metadata"]
+                yield known(metadata["uid"], metadata["resourceVersion"]) or parse_job(change.object)
             case ChangeKind.GONE:
                 yield Gone(change.object["metadata"]["uid"])
             case ChangeKind.SYNCED:
@@ -49,7 +54,7 @@ async def job_stream(kube: Kube) -> AsyncIterator[JobView | Unreadable | Gone | 
 
 async def follow_jobs(kube: Kube, watched: Watched, metrics: Metrics) -> None:
     """`watched` holds the unfinished jobs from now on. Never returns."""
-    async for seen in job_stream(kube):
+    async for seen in job_stream(kube, watched.as_written):
         match seen:
             case JobView():
                 count_first_step(metrics, watched.jobs.get(seen.uid), seen)

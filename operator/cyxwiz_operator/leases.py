@@ -30,6 +30,10 @@ class _Record:
     renewed: bool
     """A change was seen, not only a first sight."""
 
+    @property
+    def holder(self) -> str | None:
+        return self.lease.holder if self.lease else None
+
 
 class LeaseBook:
     """What was seen of each Lease, and since when nothing."""
@@ -66,14 +70,14 @@ class LeaseBook:
     def liveness(self, name: str, now: Now) -> Liveness:
         """What may be believed of the node now."""
         record = self._records.get(name)
+        if record and record.renewed and record.holder and now.boot - record.changed_at < LEASE_EXPIRY_S:
+            return Liveness.ONLINE
         run_out = self.silent_s(name, now) >= LEASE_EXPIRY_S
         if not self._records:
             # Not one Lease where they should be: more likely a wrong --namespace than the loss of every node.
             return Liveness.UNSURE
         if record is None or record.lease is None or not record.lease.holder:
             return Liveness.FENCED if run_out else Liveness.UNSURE
-        if record.renewed and now.boot - record.changed_at < LEASE_EXPIRY_S:
-            return Liveness.ONLINE
         age_s = seconds_since(record.lease.renew_time, now.wall)
         if age_s is not None and abs(age_s) < LEASE_EXPIRY_S and not run_out:
             return Liveness.ONLINE

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 HANDFUL = 16
 """Writes before the bell is looked at again."""
+WORD_S = 1.0
 REMEMBERED_FINISHED = 1024
 LONGEST_QUEUE_OF_EVENTS = 10_000
 
@@ -55,6 +56,7 @@ class Teller:
         self._node_right: dict[str, tuple[object, ...]] = {}
         self._told_unreadable: dict[str, str] = {}
         self._finished: dict[str, JobView] = {}
+        self._told_at = float("-inf")
 
     def written(self, change: StatusChange, after: JobView) -> None:
         """A change of status has reached the API server."""
@@ -69,8 +71,14 @@ class Teller:
             del self._finished[next(iter(self._finished))]
 
     async def tell(self, snapshot: ClusterSnapshot, decisions: Decisions, writer: Writer, losses_held: bool) -> None:
-        """A handful of writes of each kind is made, and more while nothing else is to do."""
+        """A handful of writes of each kind is made, and more while nothing else is to do.
+
+        While binds wait for their turn, a handful a second: each is a write that one of them could be.
+        """
         self._show(snapshot, decisions)
+        if decisions.postponed and snapshot.now.boot - self._told_at < WORD_S:
+            return
+        self._told_at = snapshot.now.boot
         for uid in list(self._watched.unreadable):
             await self._tell_unreadable(uid, snapshot.now)
         notes = [self._notes.popleft() for _ in range(len(self._notes))]

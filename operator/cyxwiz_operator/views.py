@@ -164,6 +164,11 @@ class JobView:
         """The same job with another status."""
         return replace(self, job=self.job.model_copy(update={"status": status}))
 
+    def as_written(self, status: TrainingJobStatus, version: str) -> JobView:
+        """The same job once the API server has taken that status."""
+        metadata = self.job.metadata.model_copy(update={"resource_version": version})
+        return replace(self, job=self.job.model_copy(update={"metadata": metadata, "status": status}))
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -184,7 +189,7 @@ class NodeView:
     node: ComputeNode
     machine: Machine | None = None
 
-    @property
+    @cached_property
     def draining_because(self) -> str | None:
         """Why its jobs are to leave, in words; None when they may stay."""
         if self.node.spec.drain:
@@ -193,7 +198,7 @@ class NodeView:
             return f"its Kubernetes node has the NoExecute taint {self.machine.no_execute[0]}"
         return None
 
-    @property
+    @cached_property
     def closed_because(self) -> str | None:
         """Why it takes no new jobs, in words; None when it does."""
         if self.node.spec.unschedulable:
@@ -204,7 +209,7 @@ class NodeView:
             return f"its Kubernetes node has the taint {self.machine.no_schedule[0]}"
         return self.draining_because
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.node.metadata.name
 

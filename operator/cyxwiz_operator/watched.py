@@ -14,6 +14,8 @@ class Watched:
     def __init__(self) -> None:
         self.jobs: dict[str, JobView] = {}
         self.unreadable: dict[str, Unreadable] = {}
+        self.written: dict[str, JobView] = {}
+        """Our own last write to each job, until the watch shows it: it needs no second reading."""
         self.nodes: dict[str, NodeView] = {}
         self.machines: dict[str, Machine] = {}
         self.bell = asyncio.Event()
@@ -25,8 +27,15 @@ class Watched:
         before = self.jobs.get(job.uid)
         self.jobs[job.uid] = job
         self.unreadable.pop(job.uid, None)
+        if self.written.pop(job.uid, None) is job and not job.is_pending:
+            return  # what follows from it was decided when it was written
         if before is None or _decisive(before) != _decisive(job):
             self.bell.set()
+
+    def as_written(self, uid: str, version: str) -> JobView | None:
+        """The job as we wrote it, if that is the version asked for."""
+        job = self.written.get(uid)
+        return job if job is not None and job.job.metadata.resource_version == version else None
 
     def put_unreadable(self, job: Unreadable) -> None:
         """A job that cannot be read; what was known of it before is not true any more."""
@@ -37,6 +46,7 @@ class Watched:
     def drop_job(self, uid: str) -> None:
         """The job is deleted or final."""
         self.jobs.pop(uid, None)
+        self.written.pop(uid, None)
         self.unreadable.pop(uid, None)
         self.bell.set()
 

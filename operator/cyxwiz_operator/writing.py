@@ -80,8 +80,8 @@ class Writer:
             self._ledger.set_aside(job, self._clock().boot + AFTER_REFUSAL_S)
         else:
             self._ledger.assume(job, after)
-            self._count(change, after)
             self._written(change, after)
+            self._count(change, after)
 
     def _count(self, change: StatusChange, after: JobView) -> None:
         if change.what != "queued":
