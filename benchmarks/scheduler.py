@@ -21,9 +21,9 @@ import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.machine import describe
+from benchmarks.machine import ApiServer, cpu_s, describe
 from cyxwiz_devcluster import start
 from cyxwiz_kube import ChangeKind, Kube, NotFound, paths
 from cyxwiz_platform import Platform
@@ -68,14 +68,21 @@ async def _run(platform: Platform, options: argparse.Namespace) -> None:
 
 async def _drain(platform: Platform, kube: Kube, names: list[str], options: argparse.Namespace) -> None:
     ratios: list[float] = []
+    server = ApiServer(platform.cluster)
     for pair in range(options.pairs):
         jobs = await _make_jobs(kube, options.jobs, f"pair-{pair}")
-        started = time.perf_counter()
+        started, own_s, server_s = time.perf_counter(), time.process_time(), server.cpu_s()
         await _in_parallel(kube.merge_patch(paths.status(path), {"status": _as_if_queued()}) for path in jobs)
         raw = len(jobs) / (time.perf_counter() - started)
+        own_ms = 1000 * (time.process_time() - own_s) / len(jobs)
+        server_ms = 1000 * (server.cpu_s() - server_s) / len(jobs)
         bound = await _bind_rate(platform, kube, names, len(jobs))
-        ratios.append(bound / raw)
-        print(f"  bound {bound:.0f}/s, raw patches {raw:.0f}/s: {ratios[-1]:.2f}", flush=True)
+        ratios.append(bound.a_second / raw)
+        print(
+            f"  bound {bound.a_second:.0f}/s ({bound.own_ms:.2f} ms of CPU each, server {bound.server_ms:.2f}), "
+            f"raw patches {raw:.0f}/s ({own_ms:.2f}, server {server_ms:.2f}): {ratios[-1]:.2f}",
+            flush=True,
+        )
         await _delete(kube, jobs)
     print(f"drain: median {statistics.median(ratios):.2f} of the raw patch rate (goal 0.85)")
 
@@ -87,7 +94,7 @@ async def _heartbeat(platform: Platform, kube: Kube, names: list[str], options: 
         for beating in (True, False) if pair % 2 else (False, True):
             jobs = await _make_jobs(kube, options.jobs, f"pair-{pair}-{beating}".lower())
             async with _renewing(kube, names if beating else []):
-                rates[beating] = await _bind_rate(platform, kube, names, len(jobs))
+                rates[beating] = (await _bind_rate(platform, kube, names, len(jobs))).a_second
             await _delete(kube, jobs)
         ratios.append(rates[True] / rates[False])
         print(f"  with {rates[True]:.0f}/s, without {rates[False]:.0f}/s: {ratios[-1]:.2f}", flush=True)
@@ -120,19 +127,34 @@ async def _submit(platform: Platform, kube: Kube, names: list[str], options: arg
     print(f"submit: POST {post:.1f} ms, bound {bound:.1f} ms, {bound / post:.2f} POSTs (goal 2.2); p99 {p99:.1f} (50)")
 
 
-async def _bind_rate(platform: Platform, kube: Kube, names: list[str], jobs: int) -> float:
+class Rate(NamedTuple):
+    """How fast jobs were bound, and what one binding cost."""
+
+    a_second: float
+    own_ms: float
+    """CPU of the operator, whatever it did meanwhile."""
+    server_ms: float
+    """CPU of the API server."""
+
+
+async def _bind_rate(platform: Platform, kube: Kube, names: list[str], jobs: int) -> Rate:
     """Jobs bound per second by an operator that starts now, from the first binding it tells of to the last."""
     await _renew_all(kube, names)
     operator = platform.start_operator(wait=False)
-    first: tuple[float, int] | None = None
+    own, server = Path(f"/proc/{operator.pid}/stat"), ApiServer(platform.cluster)
+    first: tuple[float, int, float, float] | None = None
     deadline = time.monotonic() + WITHIN_S
     try:
         while True:
             bound, at = await asyncio.to_thread(_bound, platform.metrics_port), time.perf_counter()
+            spent = cpu_s(own), server.cpu_s()
             if first is None and bound:
-                first = (at, bound)
+                first = (at, bound, *spent)
             if first is not None and bound >= jobs:
-                return (bound - first[1]) / (at - first[0])
+                since, already, *before = first
+                count = max(1, bound - already)
+                own_ms, server_ms = (1000 * (now - then) / count for now, then in zip(spent, before, strict=True))
+                return Rate(count / (at - since), own_ms, server_ms)
             if time.monotonic() > deadline or not operator.running:
                 raise RuntimeError(f"{bound} of {jobs} jobs were bound; the operator said: {operator.log}")
             await asyncio.sleep(0.05)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -111,11 +111,13 @@ def start(
     log: Callable[[str], None] = tell,
     environ: Mapping[str, str] = os.environ,
     find_binary: FindBinary | None = None,
+    apiserver_flags: Sequence[str] = (),
 ) -> Cluster:
     """A control plane that can take a Pod. `owned` ties its life to the calling process, else it runs until `stop`.
 
     Where `CYXWIZ_KUBECONFIG` names a kubeconfig, nothing is started and that existing cluster is handed out.
-    Binaries that are missing are built first, which takes minutes when Go's caches are cold.
+    Binaries that are missing are built first, which takes minutes when Go's caches are cold. `apiserver_flags` go to
+    an API server started here beside its usual ones, such as those of an audit log.
     """
     if sys.platform != "linux":
         raise DevclusterError("A devcluster needs Linux: it ends processes by pidfd and PR_SET_PDEATHSIG.")
@@ -129,7 +131,7 @@ def start(
         _end_recorded(place)
         try:
             found = {name: find_binary(name) for name in binaries.CONTROL_PLANE}
-            return _start_with_free_ports(place, found, owned, log)
+            return _start_with_free_ports(place, found, owned, log, apiserver_flags)
         except BaseException:  # an interrupt too must not leave half a cluster behind
             place.clear()
             raise
@@ -174,12 +176,14 @@ def _use_existing(path: Path, place: State, find_binary: FindBinary) -> Cluster:
         return Cluster(place, path, endpoint, kubectl, existing=True)
 
 
-def _start_with_free_ports(place: State, found: Mapping[str, Path], owned: bool, log: Callable[[str], None]) -> Cluster:
+def _start_with_free_ports(
+    place: State, found: Mapping[str, Path], owned: bool, log: Callable[[str], None], flags: Sequence[str]
+) -> Cluster:
     for attempt in range(1, PORT_ATTEMPTS + 1):
         place.empty()
         place.note(kubectl=None)  # not ready
         try:
-            return _start_once(place, found, owned, log)
+            return _start_once(place, found, owned, log, flags)
         except readiness.PortTakenError as error:
             if attempt == PORT_ATTEMPTS:
                 raise
@@ -187,7 +191,9 @@ def _start_with_free_ports(place: State, found: Mapping[str, Path], owned: bool,
     raise AssertionError("the last attempt returns or raises")
 
 
-def _start_once(place: State, found: Mapping[str, Path], owned: bool, log: Callable[[str], None]) -> Cluster:
+def _start_once(
+    place: State, found: Mapping[str, Path], owned: bool, log: Callable[[str], None], flags: Sequence[str]
+) -> Cluster:
     """One attempt, told in order; when it fails nothing of it runs."""
     started = time.monotonic()
     deadline = started + READY_WITHIN_S
@@ -213,7 +219,7 @@ def _start_once(place: State, found: Mapping[str, Path], owned: bool, log: Calla
 
     try:
         launch("etcd", controlplane.etcd_command(found["etcd"], place.folder / "etcd", ports, keys))
-        launch("kube-apiserver", controlplane.apiserver_command(found["kube-apiserver"], ports, keys))
+        launch("kube-apiserver", [*controlplane.apiserver_command(found["kube-apiserver"], ports, keys), *flags])
         wait_for(readiness.READY, "The API server was not ready")
         ready_s = time.monotonic() - started
         # Only now: it gives up on an API server that takes more than 10 s.

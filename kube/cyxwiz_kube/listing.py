@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import AsyncIterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,19 +50,28 @@ class Change(NamedTuple):
 
 async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> AsyncIterator[Change]:
     """The stream. It never ends and raises nothing but cancellation: outages are logged once and waited out."""
-    known: dict[str, dict[str, Any]] = {}
+    known: dict[str, _Identity] = {}
     delay_s = 0.0
     broken: str | None = None
     while True:
         try:
-            listed, version = await _list_all(kube, path, field_selector)
-            for uid in known.keys() - listed.keys():
-                yield Change(ChangeKind.GONE, known[uid])
-            # Whole objects would double what a reader of many keeps.
-            known = {uid: _identity(item) for uid, item in listed.items()}
-            for item in listed.values():
-                yield Change(ChangeKind.PRESENT, item)
-            del listed
+            version = ""
+            listed: set[str] = set()
+            uids = {identity: uid for uid, identity in known.items()}
+            async for page in _pages(kube, path, field_selector):
+                version = page["metadata"]["resourceVersion"]
+                for item in page["items"]:
+                    uid, identity = item["metadata"]["uid"], _Identity.of(item)
+                    earlier = uids.get(identity)
+                    if earlier is not None and earlier != uid:
+                        # Told before its namesake: a reader may go by names.
+                        yield Change(ChangeKind.GONE, known.pop(earlier).as_object(earlier))
+                        del uids[identity]
+                    known[uid] = identity
+                    listed.add(uid)
+                    yield Change(ChangeKind.PRESENT, item)
+            for uid in known.keys() - listed:
+                yield Change(ChangeKind.GONE, known.pop(uid).as_object(uid))
             yield Change(ChangeKind.SYNCED, {})
             if broken is not None:
                 log.info("watch of %s works again", path)
@@ -71,7 +81,7 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
                 if change.kind is ChangeKind.GONE:
                     known.pop(uid, None)
                 else:
-                    known[uid] = _identity(change.object)
+                    known[uid] = _Identity.of(change.object)
                 yield change
         except Expired:
             log.info("watch of %s fell behind, listing again", path)
@@ -83,21 +93,32 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))  # noqa: S311  # spreads a fleet's retries, keeps no secret
 
 
-def _identity(item: dict[str, Any]) -> dict[str, Any]:
-    metadata = item["metadata"]
-    return {"metadata": {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}}
+class _Identity(NamedTuple):
+    """Who an object is, but for its uid."""
+
+    name: str
+    namespace: str | None
+
+    @classmethod
+    def of(cls, item: dict[str, Any]) -> _Identity:
+        metadata = item["metadata"]
+        namespace = metadata.get("namespace")
+        return cls(metadata["name"], sys.intern(namespace) if namespace else None)
+
+    def as_object(self, uid: str) -> dict[str, Any]:
+        metadata = {"name": self.name, "namespace": self.namespace, "uid": uid}
+        return {"metadata": {key: value for key, value in metadata.items() if value is not None}}
 
 
-async def _list_all(kube: Kube, path: str, field_selector: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """Every selected object by uid, and the resource version to watch from. Pages are one consistent list."""
-    items: dict[str, dict[str, Any]] = {}
+async def _pages(kube: Kube, path: str, field_selector: str) -> AsyncIterator[dict[str, Any]]:
+    """The pages of one consistent list. Whole, fifty thousand objects would be held at once."""
     continue_from = ""
     while True:
         page = await kube.list(path, field_selector=field_selector, limit=PAGE, continue_from=continue_from)
-        items.update((item["metadata"]["uid"], item) for item in page["items"])
+        yield page
         continue_from = page["metadata"].get("continue", "")
         if not continue_from:
-            return items, page["metadata"]["resourceVersion"]
+            return
 
 
 async def _watch_from(kube: Kube, path: str, field_selector: str, version: str) -> AsyncIterator[Change]:

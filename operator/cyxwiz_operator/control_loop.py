@@ -27,8 +27,8 @@ from .scheduling.reserving import PreemptionRules
 from .settings import Settings
 from .snapshot import ClusterSnapshot, take_snapshot
 from .sources import Sources
-from .views import JobView
 from .telling import Teller
+from .views import JobView
 from .watched import Watched
 from .weights import Key, Source
 from .writing import Writer

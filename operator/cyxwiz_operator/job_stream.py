@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
+import orjson
 import pydantic
 
-from cyxwiz_crds import FINAL_PHASES, TrainingJob
+from cyxwiz_crds import FINAL_PHASES, TrainingJob, TrainingJobSpec, TrainingJobStatus
 from cyxwiz_kube import ChangeKind, Kube, paths
 
 from .measuring import count_first_step
@@ -21,6 +23,10 @@ from .views import JobView, Unreadable
 from .watched import Watched
 
 log = logging.getLogger(__name__)
+
+_SPECS: WeakValueDictionary[bytes, TrainingJobSpec] = WeakValueDictionary()
+"""JSON to model: thousands of jobs that ask for the same keep and read it once."""
+_NO_STATUS = TrainingJobStatus()
 
 UNFINISHED = ",".join(f"status.phase!={phase}" for phase in sorted(FINAL_PHASES))
 
@@ -71,7 +77,8 @@ async def follow_jobs(kube: Kube, watched: Watched, metrics: Metrics) -> None:
 def parse_job(item: dict[str, Any]) -> JobView | Unreadable:
     """The job as a model; what cannot be read becomes a value that says why."""
     try:
-        return JobView(TrainingJob.model_validate(item))
+        spec, status = _spec_of(item["spec"]), item.get("status") or _NO_STATUS
+        return JobView(TrainingJob.model_validate({"metadata": item["metadata"], "spec": spec, "status": status}))
     except pydantic.ValidationError as error:
         metadata = item["metadata"]
         return Unreadable(
@@ -82,6 +89,18 @@ def parse_job(item: dict[str, Any]) -> JobView | Unreadable:
             status=item.get("status") or {},
             problem=in_words(error),
         )
+
+
+def _spec_of(spec: dict[str, Any]) -> TrainingJobSpec | dict[str, Any]:
+    """The specification as a model; as it came when it cannot be read."""
+    key = orjson.dumps(spec)
+    model = _SPECS.get(key)
+    if model is None:
+        try:
+            model = _SPECS[key] = TrainingJobSpec.model_validate(spec)
+        except pydantic.ValidationError:
+            return spec  # whoever reads the whole job names the field by its whole path
+    return model
 
 
 def in_words(error: pydantic.ValidationError) -> str:

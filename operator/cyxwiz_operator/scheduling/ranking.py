@@ -11,7 +11,7 @@ import numpy as np
 from cyxwiz_operator.node_table import Floats, Ints, NodeTable
 from cyxwiz_operator.views import Demand
 
-from .filters import FITS, examine
+from .filters import examine
 from .room import Room
 from .scoring import Scores, availability_of, score
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cyxwiz_devcluster import start
 from cyxwiz_platform import Platform
+from tests.audit import audit_flags
 from tests.thread import is_online
 
 
 @pytest.fixture(scope="session")
-def thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the API server of `thread` notes every write to our resources, and every Event."""
+    return tmp_path_factory.mktemp("audit") / "audit.log"
+
+
+@pytest.fixture(scope="session")
+def thread(tmp_path_factory: pytest.TempPathFactory, audit_log: Path) -> Iterator[Platform]:
     """Operator and two machines of different sizes, running."""
     with (
-        start(tmp_path_factory.mktemp("c")) as cluster,
+        start(tmp_path_factory.mktemp("c"), apiserver_flags=audit_flags(audit_log)) as cluster,
         Platform(cluster, tmp_path_factory.mktemp("t")) as platform,
     ):
         platform.install()
