@@ -64,6 +64,12 @@ def parse(arguments: list[str] | None) -> Settings:
         "--metrics-port", type=int, default=default.metrics_port, metavar="PORT", help="serves /metrics"
     )
     parser.add_argument(
+        "--cordon-drains",
+        action=argparse.BooleanOptionalAction,
+        default=default.cordon_drains,
+        help="let jobs save a checkpoint and leave nodes that are cordoned, as kubectl drain does first",
+    )
+    parser.add_argument(
         "--preemption",
         action=argparse.BooleanOptionalAction,
         default=default.preemption,

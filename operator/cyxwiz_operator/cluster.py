@@ -244,13 +244,14 @@ def parse_node(item: dict[str, Any]) -> NodeView:
     return NodeView(ComputeNode.model_validate(item))
 
 
-def parse_machine(item: dict[str, Any], tolerated: Collection[str]) -> Machine:
+def parse_machine(item: dict[str, Any], tolerated: Collection[str], cordon_drains: bool = False) -> Machine:
     """What a Kubernetes Node says about who may run there, but for taints whose key or prefix is tolerated."""
     spec = item.get("spec") or {}
     taints = [taint for taint in spec.get("taints") or () if not _tolerates(tolerated, taint["key"])]
     return Machine(
         name=item["metadata"]["name"],
         cordoned=bool(spec.get("unschedulable")),
+        cordon_drains=cordon_drains,
         no_schedule=tuple(taint["key"] for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute")),
         no_execute=tuple(taint["key"] for taint in taints if taint["effect"] == "NoExecute"),
     )

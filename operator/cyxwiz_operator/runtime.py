@@ -93,7 +93,8 @@ class Runtime:
 
     def machine_seen(self, item: dict[str, Any]) -> None:
         """A Kubernetes Node as the API server has it now."""
-        self.watched.put_machine(parse_machine(item, self.settings.tolerated_taints))
+        settings = self.settings
+        self.watched.put_machine(parse_machine(item, settings.tolerated_taints, settings.cordon_drains))
 
     def machine_gone(self, name: str) -> None:
         """A Kubernetes Node has been deleted."""

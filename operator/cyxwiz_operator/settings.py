@@ -51,6 +51,9 @@ class Settings:
     """Taint keys, or prefixes with a slash at the end, that keep no job away: those of GPU nodes and of nodes set aside
     for CyxWiz, those that a cordon puts beside itself, and those that doubt the kubelet, whom jobs do not need: whether
     a node lives is judged by its agent's Lease."""
+    cordon_drains: bool = False
+    """Whether a cordon alone makes jobs save a checkpoint and leave. `kubectl drain` leaves no other trace on a node:
+    it cordons, and passes over the pods of DaemonSets. Not by default: who upgrades a pool may cordon all of it first."""
     preemption: bool = True
     """Whether jobs of higher priority may make others leave at all."""
     preemption_min_runtime_s: float = 60.0

@@ -176,6 +176,8 @@ class Machine:
 
     name: str
     cordoned: bool = False
+    cordon_drains: bool = False
+    """Jobs leave a cordoned node, unless its ComputeNode says otherwise."""
     no_schedule: tuple[str, ...] = ()
     """Keys of the taints that keep new work away and that jobs do not tolerate."""
     no_execute: tuple[str, ...] = ()
@@ -196,6 +198,10 @@ class NodeView:
             return "spec.drain is true"
         if self.machine and self.machine.no_execute:
             return f"its Kubernetes node has the NoExecute taint {self.machine.no_execute[0]}"
+        if self.machine and self.machine.cordoned:
+            own = self.node.spec.cordon_drains
+            if self.machine.cordon_drains if own is None else own:
+                return "its Kubernetes node is cordoned and cordonDrains is true"
         return None
 
     @cached_property

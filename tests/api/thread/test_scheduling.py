@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cyxwiz_platform import Platform
 from tests.thread import (
     TRAINS_WITHIN_S,
@@ -62,10 +64,21 @@ def test_a_cordoned_node_takes_no_new_job_until_it_is_uncordoned(thread: Platfor
     assert status_of(job)["phase"] == "Succeeded"
 
 
-def test_a_job_on_a_drained_node_saves_a_checkpoint_and_moves(thread: Platform) -> None:
+@pytest.mark.parametrize("how", ["spec.drain", "kubectl drain"])
+def test_a_job_on_a_drained_node_saves_a_checkpoint_and_moves(thread: Platform, how: str) -> None:
+    kubectl = thread.cluster.run_kubectl
     before = apply_and_wait(thread, endless("moves-on"), has_checkpoint, "a checkpoint")
     node = status_of(before)["assignment"]["node"]
-    thread.cluster.run_kubectl("patch", "computenode", node, "--type=merge", "-p", '{"spec":{"drain":true}}')
+
+    def patch(spec: str) -> None:
+        kubectl("patch", "computenode", node, "--type=merge", "-p", f'{{"spec":{spec}}}')
+
+    if how == "spec.drain":
+        patch('{"drain":true}')
+    else:
+        patch('{"cordonDrains":true}')
+        # The agent's Pod belongs to no DaemonSet here, and its token ends with it: no Pod is to be evicted.
+        kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=none=none")
     try:
         moved = thread.wait_for(
             "trainingjob",
@@ -78,5 +91,6 @@ def test_a_job_on_a_drained_node_saves_a_checkpoint_and_moves(thread: Platform) 
         assert [record["outcome"] for record in status_of(moved)["history"]] == ["Evicted"]
         assert status_of(thread.get("computenode", node))["phase"] == "Draining"
     finally:
-        thread.cluster.run_kubectl("patch", "computenode", node, "--type=merge", "-p", '{"spec":{"drain":false}}')
+        patch('{"drain":false,"cordonDrains":null}')
+        kubectl("uncordon", node)
     thread.wait_for("computenode", node, phase("Online"), what="Online")

@@ -19,10 +19,12 @@ from .builders import NOW, make_bound_job, make_job, make_leases, make_node, mak
 from .test_control_loop import World
 
 
-def on_machine(node: NodeView, *taints: tuple[str, str], cordoned: bool = False) -> NodeView:
+def on_machine(
+    node: NodeView, *taints: tuple[str, str], cordoned: bool = False, cordon_drains: bool = False
+) -> NodeView:
     spec: dict[str, Any] = {"taints": [{"key": key, "effect": effect} for key, effect in taints]}
     item = {"metadata": {"name": node.name}, "spec": spec | {"unschedulable": cordoned}}
-    return replace(node, machine=parse_machine(item, Settings().tolerated_taints))
+    return replace(node, machine=parse_machine(item, Settings().tolerated_taints, cordon_drains))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,10 @@ def on_machine(node: NodeView, *taints: tuple[str, str], cordoned: bool = False)
         (on_machine(make_node(), ("maintenance", "PreferNoSchedule")), "Online"),
         (on_machine(make_node(), ("maintenance", "NoExecute")), "Draining"),
         (on_machine(make_node(drain=True)), "Draining"),
+        (on_machine(make_node(), cordoned=True, cordon_drains=True), "Draining"),
+        (on_machine(make_node(cordonDrains=True), cordoned=True), "Draining"),
+        (on_machine(make_node(cordonDrains=False), cordoned=True, cordon_drains=True), "Unschedulable"),
+        (on_machine(make_node(cordonDrains=True), cordon_drains=True), "Online"),
         (make_node(drain=True), "Draining"),
         (on_machine(make_node(), ("nvidia.com/gpu", "NoSchedule"), ("cyxwiz.io/dedicated", "NoSchedule")), "Online"),
         (on_machine(make_node(), ("node.kubernetes.io/unreachable", "NoExecute")), "Online"),
