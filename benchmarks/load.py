@@ -72,7 +72,7 @@ async def bind_rate(platform: Platform, kube: Kube, names: list[str], jobs: int)
     deadline = time.monotonic() + WITHIN_S
     try:
         while True:
-            bound, at = await asyncio.to_thread(_bound, platform.metrics_port), time.perf_counter()
+            bound, at = await asyncio.to_thread(bound_so_far, platform.metrics_port), time.perf_counter()
             spent = cpu_s(own), server.cpu_s()
             if first is None and bound:
                 first = (at, bound, *spent)
@@ -88,7 +88,7 @@ async def bind_rate(platform: Platform, kube: Kube, names: list[str], jobs: int)
         operator.stop()
 
 
-def _bound(port: int) -> int:
+def bound_so_far(port: int) -> int:
     """Bindings so far, by the operator's own count."""
     with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         for line in answer.read().decode().splitlines():

@@ -28,6 +28,11 @@ class RunningJobs:
         self.reports = 0
 
     @property
+    def jobs(self) -> list[str]:
+        """Their paths."""
+        return list(self._sequence)
+
+    @property
     def interval_s(self) -> float:
         """Between two reports of one job."""
         return self._pace.interval_s
@@ -64,10 +69,11 @@ class RunningJobs:
                 now = time.monotonic()
                 for path in [path for path, at in due.items() if at <= now]:
                     due[path] = now + self.interval_s
-                    group.create_task(self._report(path))
+                    group.create_task(self.report(path))
                 await asyncio.sleep(LOOKS_EVERY_S)
 
-    async def _report(self, path: str) -> None:
+    async def report(self, path: str) -> None:
+        """The job's next report is there."""
         sequence = self._sequence[path] = self._sequence[path] + 1
         progress = {"step": sequence, "loss": f"{1 / sequence:.4f}", "remainingSeconds": 3600}
         report = {"assignmentID": self._assignment[path], "sequence": sequence, "progress": progress}
