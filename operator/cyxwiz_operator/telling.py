@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 HANDFUL = 16
 """Writes before the bell is looked at again."""
-WORD_S = 1.0
+WORD_S = 10.0
+"""While binds wait for their turn, words come so often."""
 REMEMBERED_FINISHED = 1024
 LONGEST_QUEUE_OF_EVENTS = 10_000
 
@@ -73,7 +74,7 @@ class Teller:
     async def tell(self, snapshot: ClusterSnapshot, decisions: Decisions, writer: Writer, losses_held: bool) -> None:
         """A handful of writes of each kind is made, and more while nothing else is to do.
 
-        While binds wait for their turn, a handful a second: each is a write that one of them could be.
+        While binds wait for their turn, seldom: each is a write that one of them could be.
         """
         self._show(snapshot, decisions)
         if decisions.postponed and snapshot.now.boot - self._told_at < WORD_S:

@@ -59,7 +59,7 @@ def test_a_job_is_written_six_times_from_post_to_succeeded_and_told_of_by_two_ev
     for name in ("counted", "counted-after"):
         of_job = without_progress(of(found, "trainingjobs", name))
         assert [(write.by, write.verb, write.phase, write.state) for write in of_job] == [
-            ("admin", "create", None, None),
+            ("admin", "create", "Pending", None),
             (OPERATOR, "patch", "Bound", None),
             (AGENT, "patch", "Bound", "Running"),
             (OPERATOR, "patch", "Running", "Running"),

@@ -47,6 +47,7 @@ def test_a_rotated_token_is_read_again_within_a_minute_and_a_missing_one_does_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed = datetime.timedelta()
+    monkeypatch.setattr("cyxwiz_kube.credentials.ASKED_EVERY_S", 0.0)
 
     class Clock(datetime.datetime):
         @classmethod
