@@ -25,8 +25,8 @@ class ComputeNodeSpec(Model):
     drain: bool = False
     """True keeps new jobs away and makes running jobs save a checkpoint and move."""
     cordon_drains: bool | None = None
-    """Whether running jobs also save a checkpoint and move once the Kubernetes node is cordoned, as `kubectl drain` does
-    first; absent means as the chart's operator.cordonDrains says."""
+    """Whether running jobs also save a checkpoint and move once the Kubernetes node is cordoned, as `kubectl drain`
+    does first; absent means as the chart's operator.cordonDrains says."""
     max_concurrent_jobs: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Most jobs at a time; absent means as many as fit."""
     job_types: Annotated[list[Word], Field(max_length=8)] = []

@@ -53,7 +53,8 @@ class Settings:
     a node lives is judged by its agent's Lease."""
     cordon_drains: bool = False
     """Whether a cordon alone makes jobs save a checkpoint and leave. `kubectl drain` leaves no other trace on a node:
-    it cordons, and passes over the pods of DaemonSets. Not by default: who upgrades a pool may cordon it all at first."""
+    it cordons, and passes over the pods of DaemonSets. Not by default: who upgrades a pool may first cordon all of it.
+    """
     preemption: bool = True
     """Whether jobs of higher priority may make others leave at all."""
     preemption_min_runtime_s: float = 60.0
