@@ -35,7 +35,7 @@ async def sweep(cluster: Cluster, teller: Teller, clock: Callable[[], Now]) -> N
         if not isinstance(job, JobView):
             continue
         teller.remember_finished(job)
-        if is_over(job, clock()):
+        if is_over(job, clock()) and teller.has_counted(job):  # else an outcome could be lost with it
             try:
                 await cluster.delete_job(job)
             except (Conflict, NotFound):

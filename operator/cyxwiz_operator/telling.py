@@ -16,7 +16,7 @@ from .decisions import Decisions
 from .lifecycle import Note, StatusChange
 from .metrics import Metrics, set_all
 from .node_review import allocations, review_node
-from .reputation import outcomes_of
+from .reputation import merged, outcomes_of
 from .settings import Settings
 from .snapshot import ClusterSnapshot
 from .speeds import Speeds, typical_speeds
@@ -70,6 +70,16 @@ class Teller:
         self._finished[job.uid] = job
         while len(self._finished) > REMEMBERED_FINISHED:
             del self._finished[next(iter(self._finished))]
+
+    def has_counted(self, job: JobView) -> bool:
+        """Its nodes remember what the job says of them, as far as they would keep it."""
+        for node, outcome in outcomes_of(job):
+            view = self._watched.nodes.get(node)
+            if view is None or outcome.job in {each.job for each in view.outcomes}:
+                continue
+            if outcome in merged(view.outcomes, [outcome]):
+                return False
+        return True
 
     async def tell(self, snapshot: ClusterSnapshot, decisions: Decisions, writer: Writer, losses_held: bool) -> None:
         """A handful of writes of each kind is made, and more while nothing else is to do.

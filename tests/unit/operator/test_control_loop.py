@@ -21,7 +21,7 @@ from cyxwiz_operator.settings import Settings
 from cyxwiz_operator.views import JobView, NodeView, Unreadable
 from cyxwiz_operator.watched import Watched
 
-from .builders import NOW, later, make_bound_job, make_job, make_lease, make_node, written
+from .builders import NOW, ago, later, make_bound_job, make_job, make_lease, make_node, written
 
 
 class FakeCluster:
@@ -304,3 +304,50 @@ async def test_a_node_that_shrinks_under_its_jobs_keeps_them_and_takes_no_more()
     assert [world.job(f"job-{number}").status.phase for number in range(2)] == ["Running", "Running"]
     assert world.job("another").status.reason == "NoNodeFree"
     assert "node-a runs its largest number of jobs" in (world.job("another").status.summary or "")
+
+
+async def test_the_watchs_echo_of_our_own_write_is_the_same_view_and_wakes_nobody() -> None:
+    world = World(make_job(), nodes=(make_node(),))
+    await world.loop.one_pass()
+    bound = world.job()
+    assert world.watched.as_written(bound.uid, "1") is None
+    assert world.watched.as_written(bound.uid, bound.job.metadata.resource_version) is bound
+    world.watched.bell.clear()
+    world.watched.put_job(bound)
+    assert not world.watched.bell.is_set()
+    assert world.watched.written == {}
+    world.watched.put_job(make_bound_job(version="300", execution={"state": "Running"}))
+    assert world.watched.bell.is_set(), "what others write still does"
+
+
+async def test_a_job_that_was_released_wakes_the_loop_to_be_bound_again() -> None:
+    world = World(make_bound_job(), nodes=(make_node(),))
+    world.watched.written["uid-team-a-digits"] = released = make_job(version="2")
+    world.watched.bell.clear()
+    world.watched.put_job(released)
+    assert world.watched.bell.is_set()
+
+
+async def test_words_wait_while_binds_do() -> None:
+    jobs = [make_job(f"job-{number}") for number in range(4)]
+    world = World(*jobs, nodes=(make_node(),), binds_per_pass=1)
+    told: list[int] = []
+    for seconds in (0, 1, 11, 11):
+        world.now = later(seconds)
+        await world.loop.one_pass()
+        told.append(len(world.cluster.notes))
+    assert told == [1, 1, 3, 4], "the first, none within ten seconds, then all, and the last when nobody waits"
+
+
+async def test_a_kill_between_a_jobs_end_and_its_nodes_reputation_neither_loses_nor_doubles_the_outcome() -> None:
+    done = make_bound_job(status={"phase": "Succeeded", "finishedAt": ago(5)})
+    node = make_node()
+    for _ in range(2):  # a second kill, after the node was written
+        world = World(nodes=(node,))
+        world.loop.teller.remember_finished(done)  # as the sweep after every start finds it
+        assert world.loop.teller.has_counted(done) is (node.node.status.reputation is not None)
+        await world.loop.one_pass()
+        status = world.cluster.node_statuses[-1] if world.cluster.node_statuses else node.node.status
+        assert status.reputation is not None
+        assert [each.job for each in status.reputation.outcomes] == ["uid-team-a-digits-1"]
+        node = make_node(status=status.wire())

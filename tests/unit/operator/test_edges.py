@@ -52,6 +52,9 @@ def test_a_job_of_a_newer_version_is_read_and_a_broken_one_says_why() -> None:
         "spec": {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}, "fromTheFuture": 1},
     }
     assert isinstance(parse_job(item), JobView)
+    again = parse_job(item | {"metadata": item["metadata"] | {"uid": "v"}})
+    assert isinstance(again, JobView)
+    assert again.job.spec is parse_job(item).job.spec, "jobs that ask for the same share what was read"  # pyright: ignore[reportAttributeAccessIssue]  # both are views
     item["spec"]["epochs"] = "many"
     broken = parse_job(item)
     assert isinstance(broken, Unreadable)
