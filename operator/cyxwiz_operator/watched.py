@@ -27,8 +27,8 @@ class Watched:
         before = self.jobs.get(job.uid)
         self.jobs[job.uid] = job
         self.unreadable.pop(job.uid, None)
-        if self.written.pop(job.uid, None) is job and not job.is_pending:
-            return  # what follows from it was decided when it was written
+        if self.written.pop(job.uid, None) is job and job.holds_capacity:
+            return  # nothing was given back, and what follows from a binding is the agent's to do
         if before is None or _decisive(before) != _decisive(job):
             self.bell.set()
 

@@ -320,11 +320,12 @@ async def test_the_watchs_echo_of_our_own_write_is_the_same_view_and_wakes_nobod
     assert world.watched.bell.is_set(), "what others write still does"
 
 
-async def test_a_job_that_was_released_wakes_the_loop_to_be_bound_again() -> None:
+@pytest.mark.parametrize("left", [make_job(version="2"), make_job(version="2", suspend=True)])
+async def test_a_place_given_back_by_our_own_write_wakes_the_loop(left: JobView) -> None:
     world = World(make_bound_job(), nodes=(make_node(),))
-    world.watched.written["uid-team-a-digits"] = released = make_job(version="2")
+    world.watched.written[left.uid] = left
     world.watched.bell.clear()
-    world.watched.put_job(released)
+    world.watched.put_job(left)
     assert world.watched.bell.is_set()
 
 
