@@ -34,9 +34,16 @@ class Hold:
     leaving: int = 0
     """Jobs that were told to leave."""
 
-    def lets_pass(self, job: Demand, longest_run_s: float) -> bool:
-        """The job, which fits now, would not delay the one this is kept for."""
-        return self.outlasts(longest_run_s) or self.left_over.fits(job)
+    def lets_pass(self, job: Demand, longest_run_s: float, free: Sequence[int]) -> bool:
+        """The job, which fits now on some of the devices in `free`, would not delay the one this is kept for."""
+        if self.outlasts(longest_run_s):
+            return True
+        return self.left_over.fits(job) and len(self.spare(job, free)) >= job.gpus
+
+    def spare(self, job: Demand, free: Sequence[int]) -> list[int]:
+        """Those of `free` that are left over even then: what is free now may be what the place is made of."""
+        left = set(self.left_over.devices_for(job)) if job.gpus else ()
+        return [device for device in free if device in left]
 
     def outlasts(self, longest_run_s: float) -> bool:
         """A job that takes this long at most is gone before the place is needed."""

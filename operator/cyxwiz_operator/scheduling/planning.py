@@ -173,7 +173,15 @@ class _Planner:
             return frozenset()
         first_failed = ranking.verdicts.first_failed
         fitting = (row for row in self._kept.by_row if first_failed[row] == FITS)
-        return frozenset(row for row in fitting if self._kept.forbids(row, ranking.demand, longest_run_s))
+        return frozenset(
+            row
+            for row in fitting
+            if self._kept.forbids(row, ranking.demand, self._free(row, ranking.demand), longest_run_s)
+        )
+
+    def _free(self, row: int, demand: Demand) -> list[int]:
+        """Devices of the node that the job could have now."""
+        return self._rankings.room(row).devices_for(demand) if demand.gpus else []
 
     def _place(self, job: JobView, ranking: Ranking, kept: frozenset[int], longest_run_s: float) -> Placement:
         """The best node's place, charged."""
@@ -182,8 +190,7 @@ class _Planner:
         row = best_first[0]
         candidates = tuple([ranking.words(each) for each in best_first])
         rejected = _counts(demand, ranking.verdicts, len(kept))
-        free = self._rankings.room(row).devices_for(demand) if demand.gpus else []
-        devices = self._kept.devices(row, demand, free, longest_run_s)
+        devices = self._kept.devices(row, demand, self._free(row, demand), longest_run_s)
         self._rankings.charge(row, demand, devices)
         self._tenants[row].append(
             Tenant(job, row, demand, tuple(devices), longest_run_s, measured=False, ordered=False)

@@ -57,18 +57,17 @@ class Reservations:
         ordered = {row: [each for each in here if each.ordered] for row, here in self.tenants.items()}
         self._leaving = {row: leaving for row, leaving in ordered.items() if leaving}
 
-    def forbids(self, row: int, job: Demand, longest_run_s: float) -> bool:
-        """The node is kept, and the job would be in the way."""
+    def forbids(self, row: int, job: Demand, free: Sequence[int], longest_run_s: float) -> bool:
+        """The node is kept, and the job would be in the way on whichever of the devices in `free`."""
         hold = self.by_row.get(row)
-        return hold is not None and not hold.lets_pass(job, longest_run_s)
+        return hold is not None and not hold.lets_pass(job, longest_run_s, free)
 
-    def devices(self, row: int, job: Demand, free: list[int], longest_run_s: float) -> list[int]:
+    def devices(self, row: int, job: Demand, free: Sequence[int], longest_run_s: float) -> Sequence[int]:
         """Those of `free` that the job may have without being in the way, in the same order; they count as taken."""
         hold = self.by_row.get(row)
         if hold is None or hold.outlasts(longest_run_s):
             return free[: job.gpus]
-        left = set(hold.left_over.devices_for(job))
-        chosen = [device for device in free if device in left][: job.gpus]
+        chosen = hold.spare(job, free)[: job.gpus]
         hold.left_over.take(job, chosen)
         return chosen
 

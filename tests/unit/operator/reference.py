@@ -156,15 +156,15 @@ def choices(
         demand, most_s = own_demand(job), longest_run_s(job, now)
         refusals = {name: first_refusal(demand, by_name[name], name not in offline, busy, now.wall) for name in names}
         fitting = [row for row, name in enumerate(names) if refusals[name] is None]
-        free = [row for row in fitting if not kept.forbids(row, demand, most_s)]
+        fullest = {row: _fullest_first(demand, by_name[names[row]], busy) for row in fitting}
+        free = [row for row in fitting if not kept.forbids(row, demand, fullest[row], most_s)]
         if free:
             row = min(free, key=lambda row: (-round(score(demand, by_name[names[row]], busy, now.wall), 9), names[row]))
             node = by_name[names[row]]
             uuids = [gpu.uuid for gpu in node.gpus]
-            left = {uuid: _free_mib(uuid, node, busy) for uuid in free_devices(demand, node, busy)}
-            fullest = [uuids.index(uuid) for uuid in sorted(left, key=lambda uuid: left[uuid])] if demand.gpus else []
-            devices = kept.devices(row, demand, fullest, most_s)
+            devices = kept.devices(row, demand, fullest[row], most_s)
             given = tuple(uuids[device] for device in devices)
+            assert len(given) == demand.gpus
             tenants[row].append(Tenant(job, row, demand, tuple(devices), most_s, measured=False, ordered=False))
             bound = Assignment(id=f"{job.uid}-1", node=node.name, gpus=list(given))
             busy.append(job.with_status(job.status.model_copy(update={"assignment": bound, "attempt": 1})))
@@ -177,6 +177,15 @@ def choices(
         hold = kept.keep(job, demand, full, table)
         found.append(Choice(job.key, None, holds=names[hold.row] if hold else None))
     return found
+
+
+def _fullest_first(job: Demand, node: NodeView, jobs: Sequence[JobView]) -> list[int]:
+    """The devices that the job could have, by their place on the node."""
+    if job.gpus == 0:
+        return []
+    uuids = [gpu.uuid for gpu in node.gpus]
+    left = {uuid: _free_mib(uuid, node, jobs) for uuid in free_devices(job, node, jobs)}
+    return [uuids.index(uuid) for uuid in sorted(left, key=lambda uuid: left[uuid])]
 
 
 def _free_mib(uuid: str, node: NodeView, jobs: Sequence[JobView]) -> int:

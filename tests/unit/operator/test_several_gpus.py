@@ -64,6 +64,16 @@ def test_small_jobs_pass_only_where_no_device_is_kept_for_a_large_one(large: int
     assert made.waiting[0].holds == "node-a"
 
 
+def test_what_is_left_over_later_is_not_given_where_it_is_not_free_now() -> None:
+    """The device that is idle is one of those kept; the one left over once "ends" has is still busy."""
+    holding = running("ends", 1, 2, activeDeadlineSeconds=3600), running("stays", 3)
+    made = planned([make_job("large", gpus=2), make_job("small", gpus=1)], make_node(gpus=4), *holding)
+    assert made.placements == ()
+    large, small = made.waiting
+    assert large.holds == "node-a"
+    assert "node-a is kept for a job before it" in small.message
+
+
 def test_a_namespace_is_charged_for_each_gpu_of_its_jobs() -> None:
     pool = Pool(gpus=8, cpus=800, memory_mib=10_000_000)
     jobs = [running("four", 0, 1, 2, 3, namespace="large"), running("one", 4, namespace="small")]
