@@ -137,6 +137,12 @@ class Node:
         _wait(lambda: all(folder.exit.exists() for folder in folders), "the end of the jobs", self.limit_s)
 
 
+def _listens(state: Path) -> bool:
+    """Its socket lies there a moment before it is listened to."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as connection:
+        return connection.connect_ex(str(socket_path(state))) == 0
+
+
 @contextlib.contextmanager
 def node(options: argparse.Namespace, *flags: str, eager: bool = False) -> Iterator[Node]:
     """A runner that serves."""
@@ -151,7 +157,7 @@ def node(options: argparse.Namespace, *flags: str, eager: bool = False) -> Itera
     with (folder / "runner.log").open("wb") as log:
         runner = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait(lambda: socket_path(state).exists() or runner.poll() is not None, "the runner", options.limit)
+        _wait(lambda: _listens(state) or runner.poll() is not None, "the runner", options.limit)
         assert runner.poll() is None, (folder / "runner.log").read_text()
         yield Node(state, options.limit)
     finally:

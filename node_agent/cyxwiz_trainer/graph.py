@@ -8,6 +8,7 @@ cannot do that, such as a model with `.item()` in it, stays eager, and `words` s
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -60,7 +61,9 @@ class Repeated:
     def _step_without_sync(self) -> None:
         """A step during which waiting for the device is an error: found here, where nothing breaks yet."""
         mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")  # a killed job's last words
+            torch.cuda.set_sync_debug_mode("error")
         try:
             self._step()
         except torch.OutOfMemoryError:
