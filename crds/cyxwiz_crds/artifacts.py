@@ -70,6 +70,8 @@ class ModelArtifact(Model):
     """File format."""
     uri: Uri
     """Where the file is: node://<node>/<path below the node's job folders>, or its place below output.uri."""
+    node_uri: Uri | None = None
+    """Where the copy on the node that trained it is, while uri is elsewhere."""
     durable: bool = False
     """False while the only copy is on the node that trained it."""
     download_path: SignedPath | None = None

@@ -113,6 +113,7 @@ class Failure:
     CRASHED: Final = "Crashed"
     STALLED: Final = "Stalled"
     OUT_OF_HOST_MEMORY: Final = "OutOfHostMemory"
+    NOT_STORED: Final = "NotStored"  # trained, and not where output.uri wants it
 
 
 class Rejection:

@@ -160,8 +160,29 @@ class CheckpointSpec(Model):
 
 
 class OutputSpec(Model):
-    """What is kept of the trained model."""
+    """What is kept of the trained model, and where."""
 
+    uri: (
+        Annotated[
+            str,
+            Field(
+                max_length=1024,
+                json_schema_extra={
+                    "x-kubernetes-validations": [
+                        {
+                            "rule": "self.matches('^(s3|gs|volume)://.')",
+                            "message": "must begin with s3://, gs:// or volume://; leave it out to keep the model on "
+                            "its node",
+                        }
+                    ]
+                },
+            ),
+        ]
+        | None
+    ) = None
+    """The folder that the model's files are put into: s3://bucket/prefix, gs://bucket/prefix or volume://name/folder,
+    with {namespace} and {name} standing for the job's. Files of the same names are replaced. The job succeeds when all
+    were read back from there. Absent: they stay on the node."""
     formats: Annotated[list[Literal["safetensors", "onnx", "tensorboard"]], Field(max_length=8)] = ["safetensors"]
     """What is written. safetensors always is; onnx answers raw samples and is compared with torch by onnxruntime before
     it counts; tensorboard has the curves of training. One that cannot be written is said in status, and the job
@@ -226,6 +247,10 @@ class TrainingJobSpec(Model):
                     "rule": "self.jobType != 'Evaluation' || has(self.model.initFrom)",
                     "message": "an Evaluation needs the weights it evaluates: set model.initFrom",
                 },
+                {
+                    "rule": "self.jobType != 'Evaluation' || !has(self.output) || !has(self.output.uri)",
+                    "message": "an Evaluation makes no model: leave output.uri out",
+                },
             ]
         }
     )
@@ -276,7 +301,7 @@ class TrainingJobSpec(Model):
     checkpoint: CheckpointSpec = CheckpointSpec()
     """When the state of training is saved."""
     output: OutputSpec = OutputSpec()
-    """What is kept of the trained model."""
+    """What is kept of the trained model, and where."""
     dry_run: bool = False
     """True runs nothing: status answers where the job would start or why not, and, where earlier jobs showed it, the
     memory and the time it needs. Nothing is reserved for it."""

@@ -65,6 +65,9 @@ class Platform:
         self.folder = folder
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
+        self.remote = folder / "remote.json"
+        """What its nodes may read and write over the network; read anew for each job."""
+        self.remote.write_text("{}")
         self.operator: PlatformProcess | None = None
         self.operator_port = 0
         self.metrics_port = 0
@@ -194,6 +197,8 @@ class Platform:
             memory,
             "--uids",
             f"{first_uid}-{first_uid + UIDS_OF_A_MACHINE - 1}",
+            "--remote",
+            str(self.remote),
         ]
         if data is not None:
             command += ["--data-root", str(data)]

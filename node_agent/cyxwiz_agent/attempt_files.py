@@ -16,6 +16,7 @@ from cyxwiz_protocol.job_folder import JobFolder, Tail, open_inside, open_regula
 from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import Record, parse_record
+from cyxwiz_protocol.storing import output_location
 from cyxwiz_protocol.volumes import Volumes
 
 from .ending import LOG_LINES_SHOWN
@@ -69,6 +70,7 @@ class AttemptFiles:
             gpus=gpus,
             ranks=max(1, len(assignment.gpus)),
             volumes=_usable(volumes, spec.dataset.uri, job.metadata.namespace),
+            output_volume=_writable(volumes, job),
             restore_from=self._restore_folder(assignment.restore_from),
             init_from=str(self._folder.initial) if assignment.init_from else None,
         )
@@ -145,3 +147,18 @@ def _usable(volumes: Volumes, uri: str, namespace: str) -> dict[str, str]:
         return {}
     volume = volumes.named(location.authority) if location.scheme == "volume" else None
     return {volume.name: volume.path} if volume is not None and volume.is_open_to(namespace) else {}
+
+
+def _writable(volumes: Volumes, job: TrainingJob) -> str | None:
+    """The folder of the volume that output.uri names; None where it names none, or one that is not theirs to write."""
+    uri, metadata = job.spec.output.uri, job.metadata
+    if uri is None:
+        return None
+    try:
+        location = output_location(uri, metadata.namespace, metadata.name)
+    except BadLocation:  # the runner says what is wrong with it
+        return None
+    volume = volumes.named(location.authority) if location.scheme == "volume" else None
+    if volume is None or volume.read_only or not volume.is_open_to(metadata.namespace):
+        return None
+    return volume.path

@@ -61,7 +61,12 @@ def ending_of(
     """
     evaluated = facts.evaluation is not None and facts.evaluation.loss is not None
     if exit_record.exit_code == ExitCode.SUCCEEDED and (facts.model is not None or evaluated):
-        return Ending(State.SUCCEEDED, None, None)
+        missing = _not_stored(exit_record, facts)
+        if missing is None:
+            return Ending(State.SUCCEEDED, None, None)
+        if wish is not None:
+            return Ending(wish.state, wish.reason, f"{wish.message}: the model was trained and not stored")
+        return Ending(State.FAILED, Failure.NOT_STORED, missing)
     told = facts.failure if exit_record.exit_code == ExitCode.FAILED else None
     if told is not None and not (gpu_fault and told.failure in _BLAMED_ON_A_GPU):
         return Ending(State.FAILED, told.failure, told.message)
@@ -90,6 +95,24 @@ def ending_of(
     if gpu_fault:
         return Ending(State.FAILED, Failure.GPU_FAULT, f"{gpu_fault}. {_crash(exit_record, log_tail)}")
     return Ending(State.FAILED, Failure.CRASHED, _crash(exit_record, log_tail))
+
+
+def _not_stored(exit_record: ExitRecord, facts: Facts) -> str | None:
+    """Why the model is not where output.uri wants it; None when it is, or was to stay."""
+    stored, model = exit_record.stored, facts.model
+    if stored is None or model is None:
+        return None
+    name = model.path.rpartition("/")[2]
+    file = stored.file(name)
+    if stored.message is not None:
+        why = stored.message
+    elif file is None:
+        why = f"{name} was gone when training had ended"
+    elif file.sha256 != model.sha256:
+        why = f"{name} is another file than training has told of"
+    else:
+        return None
+    return f"The model is trained, and not stored: {why}. It lies on its node: model.downloadPath brings it."
 
 
 def _crash(exit_record: ExitRecord, log_tail: str) -> str:

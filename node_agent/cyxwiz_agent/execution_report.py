@@ -94,7 +94,7 @@ def execution_report(
         resumed=resumption_report(facts),
         checkpoint=checkpoint_report(facts, node, assignment_id),
         control=control_report(facts),
-        model=model_report(facts, node, assignment_id),
+        model=model_report(facts, node, assignment_id, process.exit.stored if process and process.exit else None),
     )
 
 

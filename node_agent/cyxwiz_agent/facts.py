@@ -21,6 +21,7 @@ from cyxwiz_protocol.records import (
     Record,
     StartedRecord,
 )
+from cyxwiz_protocol.storing import StoreOutcome
 
 TRAINING = "training"
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -169,23 +170,40 @@ def resumption_report(facts: Facts) -> Resumption | None:
     )
 
 
-def model_report(facts: Facts, node: str, assignment_id: str) -> ModelArtifact | None:
-    """The trained weights as status carries them."""
+def model_report(
+    facts: Facts, node: str, assignment_id: str, stored: StoreOutcome | None = None
+) -> ModelArtifact | None:
+    """The trained weights as status carries them. What was `stored` is said to lie there, file by file."""
     record = facts.model
     if record is None:
         return None
-    uri = f"node://{node}/{assignment_id}/{record.path}"
+
+    def durable(path: str, sha256: str | None) -> str | None:
+        name = path.rpartition("/")[2]
+        file = stored.file(name) if stored else None
+        return f"{stored.uri}/{name}" if stored and file and file.sha256 == sha256 else None
+
+    on_node = f"node://{node}/{assignment_id}/"
+    uri = durable(record.path, record.sha256)
     exports = [
         Export(
             format=export.format[:LONGEST_WORD],
             message=export.message[:LONGEST_LINE],
             sha256=export.sha256,
             bytes=export.bytes,
-            uri=export.path and f"node://{node}/{assignment_id}/{export.path}",
+            uri=export.path and (durable(export.path, export.sha256) or on_node + export.path),
         )
         for export in facts.exports
     ]
-    return ModelArtifact(sha256=record.sha256, bytes=record.bytes, format=record.format, uri=uri, exports=exports)
+    return ModelArtifact(
+        sha256=record.sha256,
+        bytes=record.bytes,
+        format=record.format,
+        uri=uri or on_node + record.path,
+        node_uri=on_node + record.path if uri else None,
+        durable=uri is not None,
+        exports=exports,
+    )
 
 
 def data_report(facts: Facts) -> DataFacts | None:

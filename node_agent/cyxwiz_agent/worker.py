@@ -277,7 +277,7 @@ class Worker:
         if self._confirmed_in != self._lease.epoch or not self._lease.valid:
             return
         process = self._process
-        if process is not None and process.state not in ("Ending", "Reaped"):
+        if process is not None and process.state != "Reaped":  # also while it ends: it may be storing its model
             await self._runner.renew({self.assignment_id: self._lease.deadline})
 
     async def _report_end(self, wish: Wish | None) -> None:

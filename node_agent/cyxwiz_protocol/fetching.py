@@ -8,7 +8,7 @@ job       <folder>/inputs/index.json: Inputs, beside a link to each file
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cyxwiz_crds import Model, TrainingJobSpec
 
@@ -21,6 +21,7 @@ INDEX = "index.json"
 class FetchOrder(Model):
     """Fetch these, for a job of this namespace."""
 
+    verb: Literal["fetch"] = "fetch"
     namespace: str
     uris: list[str]
     cache: str

@@ -24,6 +24,8 @@ class JobOrder(Model):
     """Processes to train in, each with an equal part of every batch: one per GPU. Without GPUs they share the CPU."""
     volumes: dict[str, str] = {}
     """Folders of the volumes that the job names and may use, by name."""
+    output_volume: str | None = None
+    """Folder of the volume that output.uri names, where the job's namespace may write to it."""
     restore_from: str | None = None
     """Folder of the checkpoint to go on from, on this machine."""
     init_from: str | None = None

@@ -13,6 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from cyxwiz_crds import Model
 
+from .storing import StoreOutcome
+
 # As status takes them: a job's own code can write a record, too.
 FilePath = Annotated[str, Field(max_length=512)]
 Sha256 = Annotated[str, Field(max_length=64)]
@@ -272,5 +274,7 @@ class ExitRecord(Model):
     ended_at: float
     """Unix time at which the last process of the tree was gone."""
     start: StartFacts | None = None
+    stored: StoreOutcome | None = None
+    """Of a model that was to be put elsewhere: what came of it."""
     memory_peak_bytes: int | None = None
     """Most host memory its processes were seen to use; None where memory never was short enough to look."""

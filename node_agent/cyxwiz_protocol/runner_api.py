@@ -104,7 +104,8 @@ class Answer(Model):
     message: str | None = None
 
 
-JobState = Literal["Waiting", "Starting", "Running", "Frozen", "Ending", "Reaped"]
+JobState = Literal["Waiting", "Starting", "Running", "Frozen", "Ending", "Storing", "Reaped"]
+"""Agents hear Ending for Storing."""
 
 
 class JobProcess(Model):

@@ -50,6 +50,10 @@ class Seen:
     all_stopped: bool = False
     """No process of the tree can compute."""
     tree_gone: bool = False
+    to_store: bool = False
+    """It ended well, and its model is to be put elsewhere."""
+    stored: bool = False
+    """What came of that is known."""
 
 
 # What an agent may ask.
@@ -159,6 +163,10 @@ def _kill(cause: Cause) -> Change:
     return lambda attempt, now: replace(attempt, state="Ending", killing=True, cause=attempt.cause or cause)
 
 
+def _store(attempt: Attempt, now: float) -> Attempt:
+    return replace(attempt, state="Storing", killing=False, cause=attempt.cause or "Exited")
+
+
 def _reap(cause: Cause) -> Change:
     return lambda attempt, now: replace(attempt, state="Reaped", cause=attempt.cause or cause)
 
@@ -185,7 +193,12 @@ TRANSITIONS: tuple[tuple[JobState, When, Change], ...] = (
     ("Frozen", _moves_while_frozen, _kill("Fenced")),
     ("Frozen", _frozen_too_long, _kill("Fenced")),
     # In its grace a trainer computes, so the deadline ends the grace too.
+    # Not after the deadline: a later attempt may be storing its own there.
+    ("Ending", lambda attempt, seen, now: seen.tree_gone and seen.to_store and now < attempt.deadline, _store),
     ("Ending", lambda attempt, seen, now: seen.tree_gone, _reap("Exited")),
     ("Ending", _grace_is_over, _kill("Stopped")),
+    ("Storing", lambda attempt, seen, now: seen.stored, _reap("Exited")),
+    ("Storing", _is_late, _reap("Exited")),
+    ("Storing", lambda attempt, seen, now: attempt.kill_at is not None and now >= attempt.kill_at, _reap("Exited")),
 )
 """Per state, the first row whose condition holds."""

@@ -14,6 +14,7 @@ from cyxwiz_protocol.clock import boottime
 from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_protocol.records import ExitCode, ExitRecord, StartFacts
 from cyxwiz_protocol.runner_api import JobProcess
+from cyxwiz_protocol.storing import StoreOutcome
 
 from .attempts import Attempt, Seen, advance, look_again_after, stopped
 from .fetching import NotFetched, drop_inputs, tell
@@ -47,6 +48,7 @@ class Job:
         self._frozen_s = 0.0
         self._all_stopped = False
         self._tree_gone = False
+        self._storing: asyncio.Task[StoreOutcome] | None = None
 
     @property
     def id(self) -> str:
@@ -60,7 +62,7 @@ class Job:
             job_uid=request.job_uid,
             attempt=request.attempt,
             key=request.key,
-            state="Ending" if self.attempt.state == "Reaped" and self.exit is None else self.attempt.state,
+            state="Ending" if self._is_ending else self.attempt.state,
             pid=self._trainer.pid if self._trainer and self.exit is None else None,
             gpus=request.gpus,
             gpu_memory_bytes=request.gpu_memory_bytes,
@@ -70,6 +72,10 @@ class Job:
             start=self.start,
             exit=self.exit,
         )
+
+    @property
+    def _is_ending(self) -> bool:
+        return self.attempt.state == "Storing" or (self.attempt.state == "Reaped" and self.exit is None)
 
     @property
     def start(self) -> StartFacts | None:
@@ -136,6 +142,14 @@ class Job:
             exited=self._trainer is not None and self._trainer.exited.is_set(),
             all_stopped=self._all_stopped,
             tree_gone=self._tree_gone,
+            to_store=self._tree_gone and self._ended_well and self._means.storage.wanted(self.folder),
+            stored=self._storing is not None and self._storing.done(),
+        )
+
+    @property
+    def _ended_well(self) -> bool:
+        return (
+            self._trainer is not None and self._trainer.exit_code == ExitCode.SUCCEEDED and self.folder.model.is_dir()
         )
 
     def _enter(self, before: Attempt) -> None:
@@ -157,6 +171,9 @@ class Job:
         if attempt.state == "Starting" and self._starting is None:
             self._starting = asyncio.create_task(self._start.run())
             self._starting.add_done_callback(lambda _: self._look.set())
+        if attempt.state == "Storing" and self._storing is None:
+            self._storing = asyncio.create_task(self._store())
+            self._storing.add_done_callback(lambda _: self._look.set())
         self._all_stopped = attempt.state == "Frozen" and trainer is not None and trainer.freeze()
         if attempt.state == "Ending" and attempt.killing:
             self._tree_gone = trainer is None or trainer.kill()
@@ -165,6 +182,24 @@ class Job:
             return _HURRY_S
         return look_again_after(attempt, boottime())
 
+    async def _store(self) -> StoreOutcome:
+        assert self._trainer is not None
+        await self._trainer.clear()  # its folder is the runner's again: nobody changes what is stored
+        return await self._means.storage.store(self.folder)
+
+    async def _stored(self) -> StoreOutcome | None:
+        """What came of storing its model; None where it was not to be stored. Nothing of it goes on."""
+        if self._storing is not None:
+            if self._storing.done():
+                return self._storing.result()
+            self._storing.cancel()
+            await asyncio.wait([self._storing])
+        elif not (self._ended_well and self._means.storage.wanted(self.folder)):
+            return None
+        late = boottime() >= self.attempt.deadline
+        why = "the node lost touch with the cluster" if late else "the job was told to stop"
+        return StoreOutcome(uri="", message=f"{why} before it was stored")
+
     def _lost_share(self) -> None:
         self.change(stopped(self.attempt, 0.0, boottime(), cause="SharingLost"))
 
@@ -172,6 +207,7 @@ class Job:
         """The end is on disk, and only then told."""
         trainer, cause = self._trainer, self.attempt.cause
         assert cause is not None, "every transition to Reaped sets one"
+        stored = await self._stored()
         if trainer is not None:
             await trainer.clear()
             self._means.shapes.remember(self.folder)
@@ -186,8 +222,11 @@ class Job:
             started_at=self._start.began_at,
             ended_at=time.time(),
             start=self.start,
+            stored=stored,
             memory_peak_bytes=self._memory_peak,
         )
+        if stored is not None and stored.message is not None:
+            self._note(f"the model was not stored: {stored.message}")
         if unfetched is not None:
             with contextlib.suppress(OSError):
                 tell(self.folder, unfetched)

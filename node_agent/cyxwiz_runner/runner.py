@@ -30,6 +30,8 @@ from .sharing import Sharing
 from .spawn import DEFAULT_COMMAND, Spawner
 from .starting import Means
 from .state import State
+from .store_processes import StoreProcesses
+from .storing import Storage
 from .sweep import in_steps, remove_tree
 from .uids import Uids, why_not
 from .warm_gpus import WarmGpus
@@ -85,13 +87,15 @@ async def serve(state: State, options: Options) -> None:
     changes = Changes()
     sharing = Sharing(_mps(state, options.mps_command, living))
     spawner = Spawner(state.instance, state.spawns, options.trainer_command, options.data_root, living, uids)
-    fetcher = Fetcher(state.cache, options.remote, state.instance, living, uids.take() if uids else None)
+    fetching_uid = uids.take() if uids else None
+    stores = StoreProcesses(options.remote, state.instance, living, fetching_uid)
+    fetcher, storage = Fetcher(state.cache, stores, fetching_uid), Storage(stores)
     async with (
         asyncio.TaskGroup() as tasks
     ):  # a bug in any part ends the runner, and the jobs with it: no fence, no job
         shapes = Shapes(state.shapes)
         pool = Pool(spawner, options.wanted(), options.cpus, shapes, tasks, changes.tell)
-        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, shapes, fetcher, tasks, changes.tell))
+        jobs = Jobs(state.path, Means(journal, spawner, pool, sharing, shapes, fetcher, storage, tasks, changes.tell))
         jobs.remember(ended)
         warm_gpus = WarmGpus(pool, agent_names_them=ALL_GPUS in options.warm_gpus)
         server = Server(jobs, warm_gpus, lambda: _snapshot(state, jobs, warm_gpus, isolation, sharing.way), changes)

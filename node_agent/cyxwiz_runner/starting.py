@@ -19,6 +19,7 @@ from .pool import Pool, Spawns
 from .shapes import Shapes
 from .sharing import Share, Sharing
 from .spawn import VISIBLE_DEVICES
+from .storing import Storage
 from .trainer import SpawnPlan, StartFailed, Trainer
 
 
@@ -32,6 +33,7 @@ class Means:
     sharing: Sharing
     shapes: Shapes
     fetcher: Fetcher
+    storage: Storage
     tasks: asyncio.TaskGroup
     on_change: Callable[[], None]
 
@@ -63,6 +65,7 @@ class Start:
 
     async def run(self) -> None:
         """A trainer has answered that it begins. Raises StartFailed, OSError; what came of it is still to be ended."""
+        await self._means.storage.check(self._folder)
         if await self._means.fetcher.fetch(self._folder):
             self._heard_at = time.monotonic()  # waiting for data is no part of a start
         gpus, pool = self._request.gpus, self._means.pool

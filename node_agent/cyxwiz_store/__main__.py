@@ -1,4 +1,7 @@
-"""`python -m cyxwiz_store --socket-fd N`: fetches the files that its runner names and holds them till it is let go."""
+"""`python -m cyxwiz_store --socket-fd N`: does what its runner's one line asks, answers with one, and waits.
+
+Files that it has fetched stay in the cache, and files that it stores stay open, until its socket is closed.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,23 @@ import asyncio
 import os
 import socket
 import sys
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cyxwiz_crds import Failure
 from cyxwiz_protocol.fetching import LONGEST_LINE_BYTES, FetchAnswer, FetchOrder
 from cyxwiz_protocol.location import BadLocation
+from cyxwiz_protocol.storing import StoreOrder, StoreOutcome
 
 from .config import Remote
 from .fetch import cache_of, fetch
 from .source import Unreachable, Unreadable
+from .store import store
+
+_ORDER: TypeAdapter[FetchOrder | StoreOrder] = TypeAdapter(
+    Annotated[FetchOrder | StoreOrder, Field(discriminator="verb")]
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,10 +39,20 @@ def main(argv: list[str] | None = None) -> int:
         line = _read_line(runner)
         if line is None:
             return 1
-        answer = asyncio.run(obey(FetchOrder.model_validate_json(line)))
+        order = _ORDER.validate_json(line)
+        answer = asyncio.run(obey(order) if isinstance(order, FetchOrder) else put(order))
         runner.sendall(answer.model_dump_json(by_alias=True).encode() + b"\n")
         runner.recv(1)  # until the runner has its links: the locks go with this process
     return 0
+
+
+async def put(order: StoreOrder) -> StoreOutcome:
+    """What came of `order`."""
+    try:
+        remote = Remote.model_validate(order.remote)
+    except ValidationError as error:
+        return StoreOutcome(uri=order.target.uri, message=_mistake(error))
+    return await store(order, remote)
 
 
 async def obey(order: FetchOrder) -> FetchAnswer:
@@ -40,11 +60,7 @@ async def obey(order: FetchOrder) -> FetchAnswer:
     try:
         remote = Remote.model_validate(order.remote)
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        return FetchAnswer(
-            failure=Failure.CRASHED,
-            message=f"this node's configuration of stores is wrong at {place}: {error.errors()[0]['msg']}",
-        )
+        return FetchAnswer(failure=Failure.CRASHED, message=_mistake(error))
     try:
         found = await fetch(order, remote, cache_of(order, remote))
     except (BadLocation, Unreadable) as error:
@@ -52,6 +68,11 @@ async def obey(order: FetchOrder) -> FetchAnswer:
     except Unreachable as error:
         return FetchAnswer(failure=Failure.CRASHED, message=f"the data could not be fetched: {error}")
     return FetchAnswer(fetched=[fetched for fetched, _ in found])
+
+
+def _mistake(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"this node's configuration of stores is wrong at {'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _read_line(runner: socket.socket) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from cyxwiz_protocol.fetching import Fetched, FetchOrder
@@ -12,7 +11,7 @@ from . import https
 from .cache import Cache, Cached
 from .config import NotAllowed, Remote
 from .guard import Guard
-from .objects import ObjectFile, file_system
+from .objects import ObjectFile, close, file_system
 from .source import Unreadable
 
 
@@ -58,8 +57,7 @@ async def _fetch(location: Location, namespace: str, remote: Remote, guard: Guar
     try:
         return await cache.fetch(key, name, ObjectFile(location, files, guard))
     finally:
-        with contextlib.suppress(AttributeError):  # never connected
-            await files._s3creator.__aexit__(None, None, None)
+        await close(files)
 
 
 def cache_of(order: FetchOrder, remote: Remote) -> Cache:

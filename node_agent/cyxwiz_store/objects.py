@@ -6,6 +6,7 @@ are not read.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
@@ -92,18 +93,33 @@ class ObjectFile:
             body.close()
 
     async def _answer(self, call: Awaitable[Any]) -> Any:
-        """What the store says, its errors translated. s3fs has made OSErrors of most of them."""
-        where = self._location
         try:
-            return await call
+            return await answered(call, self._location, self._guard)
         except FileNotFoundError as error:
-            raise Unreadable(f"{where}: there is no such object") from error
+            raise Unreadable(f"{self._location}: there is no such object") from error
         except PermissionError as error:
-            raise Unreadable(f"{where}: this node's credentials may not read it") from error
-        except (OSError, BotoCoreError, ClientError) as error:
-            if self._guard.refused:
-                reason = f"{self._guard.refused[-1]}, and this node does not connect to it"
-                raise Unreadable(f"{where}: {reason}") from error
-            if "PreconditionFailed" in str(error) or "pre-condition" in str(error):
-                raise Changed from error
-            raise Unreachable(f"{where}: {str(error)[:200]}") from error
+            raise Unreadable(f"{self._location}: this node's credentials may not read it") from error
+
+
+async def answered(call: Awaitable[Any], where: Location, guard: Guard) -> Any:
+    """What the store says. Raises FileNotFoundError and PermissionError, and what else it says as ours.
+
+    s3fs has made OSErrors of most errors.
+    """
+    try:
+        return await call
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, BotoCoreError, ClientError) as error:
+        if guard.refused:
+            reason = f"{guard.refused[-1]}, and this node does not connect to it"
+            raise Unreadable(f"{where}: {reason}") from error
+        if "PreconditionFailed" in str(error) or "pre-condition" in str(error):
+            raise Changed from error
+        raise Unreachable(f"{where}: {str(error)[:200]}") from error
+
+
+async def close(files: S3FileSystem) -> None:
+    """Its connections are closed."""
+    with contextlib.suppress(AttributeError):  # never connected
+        await files._s3creator.__aexit__(None, None, None)

@@ -62,7 +62,7 @@ def source_in(base: TrainingJob | None, name: str) -> Source:
         return Missing(f"Starts from the weights of job {name}, which is {status.phase}.")
     model = status.execution.model if status.execution else None
     if status.phase == Phase.SUCCEEDED and model is not None:
-        return Ready(model.uri, model.sha256)
+        return Ready(model.node_uri or model.uri, model.sha256)
     why = "trained none" if status.phase == Phase.SUCCEEDED else f"ended as {status.phase}"
     message = f"model.initFrom: job {name} has no weights, it {why}. Name another job, or run it again first."
     return Missing(message, for_good=True)

@@ -37,6 +37,7 @@ RULES: dict[str, Rule] = {
     Failure.CRASHED: Rule.COUNTED,
     Failure.STALLED: Rule.COUNTED,
     Failure.OUT_OF_HOST_MEMORY: Rule.COUNTED,
+    Failure.NOT_STORED: Rule.COUNTED,
     Failure.NODE_LOST: Rule.NODE_FAULT,
     Failure.NEVER_CLAIMED: Rule.NODE_FAULT,
     Failure.GPU_FAULT: Rule.NODE_FAULT,

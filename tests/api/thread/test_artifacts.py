@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from cyxwiz_platform import Platform, reachable_address
 from cyxwiz_platform.platform import LOOPBACK
+from tests.doubles.s3 import s3_server
 from tests.thread import Object, apply_and_wait, digits, finished, status_of
 
 
@@ -93,6 +97,51 @@ def test_weights_are_evaluated_and_trained_further_where_they_lie(thread: Platfo
     refused = status_of(apply_and_wait(thread, digits("wider", model=wider), finished, "a final phase"))
     assert (refused["phase"], refused["reason"]) == ("Failed", "UserError")
     assert "of model.initFrom has shape" in refused["summary"]
+
+
+@pytest.fixture
+def bucket(thread: Platform) -> Iterator[Any]:
+    """A bucket `models` that jobs of the namespace `default` may write to."""
+    with s3_server() as endpoint:
+        keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "hunter2"}
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="models")
+        store = {"scheme": "s3", "buckets": ["models"], "namespaces": ["default"], "endpoint": endpoint, "write": True}
+        keys = {"accessKeyId": "AKIDEXAMPLE", "secretAccessKey": "hunter2"}
+        thread.remote.write_text(json.dumps({"stores": [store | keys]}))
+        yield client
+    thread.remote.write_text("{}")
+
+
+def test_a_model_that_was_asked_for_elsewhere_lies_there_before_its_job_succeeds(
+    thread: Platform, bucket: Any, tmp_path: Path
+) -> None:
+    output = {"uri": "s3://models/{namespace}/{name}", "formats": ["safetensors", "onnx"]}
+    job = apply_and_wait(thread, digits("stored", epochs=1, output=output), finished, "a final phase")
+    status = status_of(job)
+    assert status["phase"] == "Succeeded", status.get("summary")
+    model = status["execution"]["model"]
+    assert (model["uri"], model["durable"]) == ("s3://models/default/stored/model.safetensors", True)
+    (onnx,) = model["exports"]
+    assert onnx["uri"] == "s3://models/default/stored/model.onnx"
+    assert onnx["message"].startswith("onnxruntime answers as torch: largest difference")
+    for file in bucket.list_objects_v2(Bucket="models")["Contents"]:
+        name = file["Key"].removeprefix("default/stored/")
+        (tmp_path / name).write_bytes(bucket.get_object(Bucket="models", Key=file["Key"])["Body"].read())
+    done = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    assert (digests["model.safetensors"], digests["model.onnx"]) == (model["sha256"], onnx["sha256"])
+    assert digests.keys() >= {"config.json", "network.py", "predict.py", "metrics.jsonl"}
+
+    start = {"name": "cnn", "initFrom": {"job": "stored"}}
+    looked = status_of(apply_and_wait(thread, digits("relook", jobType="Evaluation", model=start), finished, "its end"))
+    assert looked["phase"] == "Succeeded", looked.get("summary")
+
+    elsewhere = {"uri": "s3://others/x"}
+    refused = status_of(apply_and_wait(thread, digits("nowhere", output=elsewhere), finished, "a final phase"))
+    assert (refused["reason"], refused["attempt"]) == ("UserError", 1)
+    assert "no credentials to write to s3://others" in refused["summary"]
 
 
 def test_a_job_waits_for_the_one_it_starts_from(thread: Platform) -> None:

@@ -88,6 +88,13 @@ SPECS: list[tuple[str, dict[str, Any], str]] = [
     ("another scheme", {"dataset": {"uri": "gopher://127.0.0.1:11211/x"}}, "gopher"),
     ("a proxy's scheme", {"dataset": {"uri": "http://127.0.0.1/x.npz"}}, "http"),
     ("Python's own scheme", {"dataset": {"uri": "jar:file:///x!/y"}}, "scheme"),
+    ("an output that climbs", {"output": {"uri": "volume://models/../../etc"}}, ".. are not allowed"),
+    ("an output that climbs by its encoding", {"output": {"uri": "volume://models/%2e%2e/x"}}, ".. are not allowed"),
+    ("an output of a placeholder that is code", {"output": {"uri": "s3://models/{0.__class__}"}}, "stands for nothing"),
+    ("an output with a password", {"output": {"uri": "s3://key:secret@models/x"}}, "credentials do not belong here"),
+    ("an output with a hidden NUL", {"output": {"uri": "s3://models/a\x7fb"}}, "U+007F"),
+    ("an output in a volume nobody has", {"output": {"uri": "volume://secrets/x"}}, "no volume secrets"),
+    ("an output in a bucket nobody may write", {"output": {"uri": "s3://models/x"}}, "no credentials to write"),
     ("a volume nobody has", {"dataset": {"uri": "volume://secrets/x.npz"}}, "secrets"),
 ]  # fmt: skip
 

@@ -50,6 +50,8 @@ def main() -> int:
             compute()
         case "read":
             (folder / "read").write_text((Path(order["restoreFrom"]) / "state.json").read_text())
+        case "train":
+            train(folder)
         case "allocate":
             allocate(folder, order["bytes"])
         case "allocate-in-daemon":
@@ -75,6 +77,15 @@ def main() -> int:
         case "leave-daemon-without-environment":
             leave_daemon(folder, lambda: os.execve("/bin/sleep", ["sleep", "60"], {}))
     return 0
+
+
+def train(folder: Path) -> None:
+    """A model, and an end once the test lets it."""
+    (folder / "model").mkdir()
+    (folder / "model" / "model.safetensors").write_bytes(b"weights")
+    (folder / "model" / "SHA256SUMS").write_bytes(b"sums")
+    while not (folder / "go").exists():
+        time.sleep(0.01)
 
 
 def spy(folder: Path, order: dict) -> dict[str, str]:

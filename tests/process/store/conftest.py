@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -14,18 +13,20 @@ from typing import Any
 import pytest
 
 from cyxwiz_protocol.fetching import FetchAnswer, FetchOrder
+from cyxwiz_protocol.storing import StoreOrder, StoreOutcome
+from tests.doubles.s3 import s3_server
 from tests.doubles.web import WebServer
 
 
-class Fetching:
+class StoreProcess:
     """One `cyxwiz_store` process."""
 
-    def __init__(self, order: FetchOrder) -> None:
+    def __init__(self, order: FetchOrder | StoreOrder) -> None:
         ours, its = socket.socketpair()
         with its:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cyxwiz_store", "--socket-fd", str(its.fileno())],
-                pass_fds=(its.fileno(),),
+                pass_fds=(its.fileno(), *(file.descriptor for file in getattr(order, "files", ()))),
                 env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "AWS_EC2_METADATA_DISABLED": "true"},
                 stderr=subprocess.PIPE,
             )
@@ -33,11 +34,11 @@ class Fetching:
         self._socket = ours
         self._socket.sendall(order.model_dump_json(by_alias=True).encode() + b"\n")
 
-    def answer(self) -> FetchAnswer:
+    def line(self) -> bytes:
         with self._socket.makefile("rb") as lines:
             line = lines.readline()
         assert line, self.process.communicate()[1].decode()[-2000:]
-        return FetchAnswer.model_validate_json(line)
+        return line
 
     def release(self) -> str:
         """It has ended; what it printed."""
@@ -45,6 +46,20 @@ class Fetching:
         printed = self.process.communicate(timeout=60)[1].decode()
         assert self.process.returncode == 0, printed
         return printed
+
+
+class Fetching(StoreProcess):
+    """One that fetches."""
+
+    def answer(self) -> FetchAnswer:
+        return FetchAnswer.model_validate_json(self.line())
+
+
+class Storing(StoreProcess):
+    """One that stores."""
+
+    def outcome(self) -> StoreOutcome:
+        return StoreOutcome.model_validate_json(self.line())
 
 
 class Node:
@@ -95,20 +110,6 @@ def node(tmp_path: Path, web: WebServer) -> Node:
 
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
-    """moto's server as a process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    port = None
-    for line in process.stdout:
-        if found := re.search(r"Running on http://127\.0\.0\.1:([0-9]+)", line):
-            port = found[1]
-            break
-    assert port, "moto did not start"
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
+    """A server that speaks S3."""
+    with s3_server() as endpoint:
+        yield endpoint

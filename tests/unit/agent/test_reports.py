@@ -22,6 +22,7 @@ from cyxwiz_protocol.records import (
     encode_record,
     parse_record,
 )
+from cyxwiz_protocol.storing import StoredFile, StoreOutcome
 
 PROGRESS = ProgressRecord(
     t=1.0,
@@ -93,6 +94,46 @@ def test_a_model_says_what_became_of_each_format_that_was_asked_for() -> None:
     assert (first.sha256, first.bytes, first.message) == ("cd" * 32, 2000, "agrees")
     assert (second.format, second.sha256, second.uri) == ("tensorboard", None, None)
     assert len(second.message) == 256
+
+
+def put(name: str = "model.safetensors", sha256: str = MODEL.sha256, message: str | None = None) -> ExitRecord:
+    """The exit of a job whose model was to be stored."""
+    file = StoredFile(name=name, sha256=sha256, bytes=1000)
+    stored = StoreOutcome(uri="s3://models/team/job", files=[file], message=message)
+    return exited(ExitCode.SUCCEEDED).model_copy(update={"stored": stored})
+
+
+def test_a_model_that_was_stored_lies_there_and_is_still_brought_from_its_node() -> None:
+    told = model_report(Facts().after(MODEL), "node-a", "u-1", put().stored)
+    assert told is not None
+    assert (told.uri, told.durable) == ("s3://models/team/job/model.safetensors", True)
+    assert told.node_uri == "node://node-a/u-1/model/model.safetensors"
+    assert ending_of(put(), Facts(model=MODEL), None, "").state == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("exit_record", "words"),
+    [
+        (
+            put(message="s3://models/team/job: timed out"),
+            "not stored: s3://models/team/job: timed out. It lies on its node",
+        ),
+        (put(name="config.json"), "model.safetensors was gone when training had ended"),
+        (put(sha256="cd" * 32), "another file than training has told of"),
+    ],
+)
+def test_a_job_whose_model_is_not_where_it_belongs_has_failed_and_keeps_it(exit_record: ExitRecord, words: str) -> None:
+    ending = ending_of(exit_record, Facts(model=MODEL), None, "")
+    assert (ending.state, ending.reason) == ("Failed", "NotStored")
+    assert words in (ending.message or "")
+    yields = wish_of("Yield", "Preempted", 5, cancelled=False)
+    assert ending_of(exit_record, Facts(model=MODEL), yields, "").state == "Yielded"
+
+
+def test_a_model_that_was_only_partly_stored_is_said_to_lie_on_its_node() -> None:
+    told = model_report(Facts().after(MODEL), "node-a", "u-1", put(name="config.json").stored)
+    assert told is not None
+    assert (told.uri, told.durable, told.node_uri) == ("node://node-a/u-1/model/model.safetensors", False, None)
 
 
 def test_a_clean_exit_without_a_model_is_no_success() -> None:

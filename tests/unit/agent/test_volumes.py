@@ -16,21 +16,22 @@ VOLUMES = Volumes.model_validate(
         "volumes": [
             {"name": "shared", "path": "/mnt/shared"},
             {"name": "secret", "path": "/mnt/secret", "namespaces": ["team-a"]},
+            {"name": "models", "path": "/mnt/models", "namespaces": ["team-a"], "readOnly": False},
         ]
     }
 )
 
 
-def volumes_of_the_order(state: Path, uri: str, namespace: str) -> dict[str, str]:
+def order_of(state: Path, uri: str, namespace: str, output: str | None = None) -> dict[str, Any]:
     job = TrainingJob.model_validate(
         {
             "metadata": {"name": "job", "namespace": namespace, "uid": "u"},
-            "spec": {"model": {"name": "mlp"}, "dataset": {"uri": uri}},
+            "spec": {"model": {"name": "mlp"}, "dataset": {"uri": uri}, "output": {"uri": output}},
             "status": {"attempt": 1, "assignment": {"id": "u-1", "node": "n"}},
         }
     )
     AttemptFiles(state, "n", "u-1").write_order(job, simulated=False, volumes=VOLUMES)
-    return json.loads((state / "jobs" / "u-1" / "job.json").read_text()).get("volumes", {})
+    return json.loads((state / "jobs" / "u-1" / "job.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,28 @@ def volumes_of_the_order(state: Path, uri: str, namespace: str) -> dict[str, str
 def test_a_job_learns_of_the_volume_it_names_if_its_namespace_may_use_it(
     tmp_path: Path, uri: str, namespace: str, expected: dict[str, str]
 ) -> None:
-    assert volumes_of_the_order(tmp_path, uri, namespace) == expected
+    assert order_of(tmp_path, uri, namespace)["volumes"] == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "namespace", "expected"),
+    [
+        ("volume://models/{namespace}/{name}", "team-a", "/mnt/models"),
+        ("volume://models/x", "team-b", None),
+        ("volume://secret/x", "team-a", None),  # read-only
+        ("volume://shared/x", "team-a", None),
+        ("volume://models/../x", "team-a", None),
+        ("volume://absent/x", "team-a", None),
+        ("s3://models/x", "team-a", None),
+        (None, "team-a", None),
+    ],
+)
+def test_a_job_is_given_a_volume_to_write_to_if_that_is_open_to_its_namespace_for_writing(
+    tmp_path: Path, output: str | None, namespace: str, expected: str | None
+) -> None:
+    order = order_of(tmp_path, "builtin://digits", namespace, output)
+    assert order.get("outputVolume") == expected
+    assert order["volumes"] == {}
 
 
 @pytest.mark.parametrize(

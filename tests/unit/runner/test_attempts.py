@@ -42,6 +42,8 @@ LATE = {"deadline": NOW}
 NO_MEMORY = {"cause": "OutOfHostMemory", "kill_at": NOW}
 NO_SHARE = {"cause": "SharingLost", "kill_at": NOW}
 
+STORES = Seen(exited=True, tree_gone=True, to_store=True)
+
 TABLE = [
     # before                                      seen                                 after     cause          killing
     (make_attempt("Waiting"), Seen(lower_gone=False), "Waiting", None, False),
@@ -88,6 +90,16 @@ TABLE = [
     (make_attempt("Ending", cause="Fenced", killing=True), Seen(exited=True), "Ending", "Fenced", True),
     (make_attempt("Ending", cause="Fenced", killing=True), Seen(exited=True, tree_gone=True), "Reaped", "Fenced", True),
     (make_attempt("Reaped", cause="Exited"), Seen(), "Reaped", "Exited", False),
+    # A model that is to be put elsewhere: after the last process, within deadline and grace.
+    (make_attempt("Running"), STORES, "Storing", "Exited", False),
+    (make_attempt("Ending", **ORDERED), STORES, "Storing", "Stopped", False),
+    (make_attempt("Ending", cause="Exited", **LATE), STORES, "Reaped", "Exited", False),
+    (make_attempt("Ending", cause="Exited"), replace(STORES, tree_gone=False), "Ending", "Exited", True),
+    (make_attempt("Storing", cause="Exited"), STORES, "Storing", "Exited", False),
+    (make_attempt("Storing", cause="Exited"), replace(STORES, stored=True), "Reaped", "Exited", False),
+    (make_attempt("Storing", **ORDERED), STORES, "Storing", "Stopped", False),
+    (make_attempt("Storing", cause="Exited", kill_at=NOW), STORES, "Reaped", "Exited", False),
+    (make_attempt("Storing", cause="Exited", **LATE), STORES, "Reaped", "Exited", False),
 ]
 
 
