@@ -53,11 +53,14 @@ class ModelSpec(Model):
 
 
 class ValidationSpec(Model):
-    """How much of the data is held out."""
+    """Which samples are held out."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the samples held out for validation when the data set has no test part of its own. 1, for an Evaluation:
-    every sample there is."""
+    """Share of the samples held out for validation when the data set has no test part of its own, and uri names none.
+    1, for an Evaluation: every sample there is."""
+    uri: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Held-out samples of their own, addressed and checked like dataset.uri; then all of dataset.uri is trained on.
+    Classes are compared by their names where both sides have names, columns of tables by theirs."""
 
 
 class DatasetSpec(Model):

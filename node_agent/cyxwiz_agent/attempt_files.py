@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +17,7 @@ from cyxwiz_protocol.location import BadLocation, parse_location
 from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import Record, parse_record
 from cyxwiz_protocol.storing import output_location
-from cyxwiz_protocol.volumes import Volumes
+from cyxwiz_protocol.volumes import Volume, Volumes
 
 from .ending import LOG_LINES_SHOWN
 
@@ -69,7 +69,7 @@ class AttemptFiles:
             spec=spec,
             gpus=gpus,
             ranks=max(1, len(assignment.gpus)),
-            volumes=_usable(volumes, spec.dataset.uri, job.metadata.namespace),
+            volumes=_usable(volumes, (spec.dataset.uri, spec.dataset.validation.uri), job.metadata.namespace),
             output_volume=_writable(volumes, job),
             restore_from=self._restore_folder(assignment.restore_from),
             init_from=str(self._folder.initial) if assignment.init_from else None,
@@ -139,14 +139,18 @@ class AttemptFiles:
         return " | ".join(line.strip() for line in lines if line.strip())[-_LONGEST_LOG_TAIL:]
 
 
-def _usable(volumes: Volumes, uri: str, namespace: str) -> dict[str, str]:
-    """The folder of the volume that `uri` names; nothing where it names none, or one that is not theirs."""
+def _usable(volumes: Volumes, uris: Iterable[str | None], namespace: str) -> dict[str, str]:
+    """The folders of the volumes that `uris` name, but for those that are not theirs."""
+    found = (_volume(volumes, uri) for uri in uris if uri is not None)
+    return {volume.name: volume.path for volume in found if volume is not None and volume.is_open_to(namespace)}
+
+
+def _volume(volumes: Volumes, uri: str) -> Volume | None:
     try:
         location = parse_location(uri)
     except BadLocation:  # the trainer says what is wrong with it
-        return {}
-    volume = volumes.named(location.authority) if location.scheme == "volume" else None
-    return {volume.name: volume.path} if volume is not None and volume.is_open_to(namespace) else {}
+        return None
+    return volumes.named(location.authority) if location.scheme == "volume" else None
 
 
 def _writable(volumes: Volumes, job: TrainingJob) -> str | None:

@@ -66,7 +66,10 @@ def remote_uris(spec: TrainingJobSpec) -> list[str]:
     """What a job needs from the network, each once. Raises BadLocation for any uri of the job that is none."""
     if (weights := spec.model.init_from) is not None and weights.uri is not None:
         parse_location(weights.uri, "model.initFrom.uri")
-    return [spec.dataset.uri] if parse_location(spec.dataset.uri).is_remote else []
+    locations = {spec.dataset.uri: parse_location(spec.dataset.uri)}
+    if (held_out := spec.dataset.validation.uri) is not None:
+        locations[held_out] = parse_location(held_out, "dataset.validation.uri")
+    return [uri for uri, location in locations.items() if location.is_remote]
 
 
 def read_inputs(folder: Path) -> dict[str, Fetched]:

@@ -288,7 +288,7 @@ def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> Non
         raise UserError(f"{spec.model.name} reads text, and this data is none: name a file://....txt, or another model")
     if is_text and not options.reads_text:
         raise UserError(f"{spec.model.name} cannot read text: set model.name: gpt")
-    if spec.dataset.validation.fraction == evaluation.EVERYTHING:
+    if spec.dataset.validation.uri is None and spec.dataset.validation.fraction == evaluation.EVERYTHING:
         raise UserError("dataset.validation.fraction 1 leaves nothing to train on: it is for jobType: Evaluation")
     if dataset.task == "regression" and spec.hyperparameters.label_smoothing > 0:
         raise UserError("hyperparameters.labelSmoothing is for classes, and this is a regression: leave it out")

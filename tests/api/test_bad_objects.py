@@ -65,6 +65,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("dataset.uri", LONG, "spec.dataset.uri: Too long: may not be more than 1024"),
     ("dataset.validation.fraction", 0, "spec.dataset.validation.fraction in body should be greater than 0"),
     ("dataset.validation.fraction", 1.5, "spec.dataset.validation.fraction in body should be less than or equal to 1"),
+    ("dataset.validation.uri", "", "spec.dataset.validation.uri in body should be at least 1 chars long"),
+    ("dataset.validation.uri", LONG, "spec.dataset.validation.uri: Too long: may not be more than 1024"),
     ("hyperparameters.learningRate", 0, "spec.hyperparameters.learningRate in body should be greater than 0"),
     ("hyperparameters.learningRate", "0.01", "spec.hyperparameters.learningRate in body must be of type number"),
     ("hyperparameters.momentum", 1, "spec.hyperparameters.momentum in body should be less than 1"),

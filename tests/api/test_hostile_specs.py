@@ -72,6 +72,8 @@ FIELDS: list[tuple[str, str, Any, str]] = [
     ("a uri that is a list", "dataset.uri", ["file://a"], "must be of type string"),
     ("a uri that is a number", "dataset.uri", 2130706433, "must be of type string"),
     ("a uri without end", "dataset.uri", "file://" + "a/" * 600, "Too long: may not be more than 1024"),
+    ("held-out data without end", "dataset.validation.uri", "file://" + "a/" * 600, "Too long: may not be more than"),
+    ("held-out data that is a list", "dataset.validation.uri", ["file://a"], "must be of type string"),
     ("headers beside a uri", "dataset.headers", {"Metadata": "true"}, 'unknown field "spec.dataset.headers"'),
     ("an output that is a host", "output.uri", "https://169.254.169.254/x", "must begin with s3://"),
     ("an output on the host", "output.uri", "file:///etc/cron.d", "must begin with s3://"),

@@ -11,7 +11,7 @@ from cyxwiz_protocol.fetching import Fetched
 from cyxwiz_trainer import plugins
 from cyxwiz_trainer.failures import UserError, unknown
 
-from . import builtin, files, mock
+from . import builtin, files, held_out, mock
 from .dataset import Arrays, Dataset, Part, whole
 from .request import Request
 
@@ -47,9 +47,20 @@ def load(
     """
     request = Request.of(spec, root, volumes, inputs)
     dataset = _reader(request.location.scheme)(request)
+    if spec.dataset.validation.uri is not None:
+        dataset = _with_held_out(spec.dataset.validation.uri, dataset, request)
     if spec.task not in ("auto", dataset.task):
         raise UserError(f"this data is for task: {dataset.task}, and the job says {spec.task}: set task: auto")
     return dataset
+
+
+def _with_held_out(uri: str, dataset: Dataset, request: Request) -> Dataset:
+    """The data with the samples at `uri` held out. Raises UserError."""
+    other = request.held_out(uri, dataset.task, dataset.size_bytes)
+    try:
+        return held_out.joined(dataset, _reader(other.location.scheme)(other))
+    except UserError as error:
+        raise UserError(f"dataset.validation.uri: {error}") from error
 
 
 def _reader(scheme: str) -> Callable[[Request], Dataset]:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cyxwiz_trainer.failures import UserError
 
+from .request import NOTHING
+
 LARGEST_LABEL = 65_535
 """The last layer has a row for each class: a stray label must not make it huge."""
 Arrays = tuple[NDArray[Any], NDArray[Any]]
@@ -112,16 +114,18 @@ def whole(
 
 def _regression(train: Part, validation: Part, digest: str, synthetic: bool) -> Dataset:
     """Targets standardized by those that are trained on: a loss of 1 is what always answering their mean gets."""
-    targets = train.labels.reshape(len(train), -1).double()
+    targets = _quantities(train)
     mean, std = targets.mean(0), targets.std(0, correction=0)
     if not (std > 0).all():
         raise UserError("all targets are the same: there is nothing to learn")
-    train, validation = (
-        Part(part.inputs, ((part.labels.reshape(len(part), -1).double() - mean) / std).float())
-        for part in (train, validation)
-    )
+    train, validation = (Part(part.inputs, ((_quantities(part) - mean) / std).float()) for part in (train, validation))
     scale = TargetScale(tuple(mean.tolist()), tuple(std.tolist()))
     return Dataset(train, validation, len(mean), digest, "regression", synthetic, target_scale=scale)
+
+
+def _quantities(part: Part) -> Tensor:
+    """(n, quantities) float64."""
+    return (part.labels[:, None] if part.labels.ndim == 1 else part.labels).double()
 
 
 def _split(train: Arrays, validation: Arrays | None, fraction: float, seed: int) -> tuple[Part, Part]:
@@ -138,6 +142,8 @@ def held_out(samples: int, fraction: float, seed: int) -> tuple[NDArray[np.int64
 
 
 def _hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
+    if fraction == NOTHING:
+        return part, Part(part.inputs[:0], part.labels[:0])
     if len(part) < 2:
         raise UserError(f"the data has {len(part)} samples: at least 2 are needed, one to train on and one to hold out")
     train, validation = (torch.from_numpy(indices) for indices in held_out(len(part), fraction, seed))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cyxwiz_crds import TrainingJobSpec, size_text
 from cyxwiz_protocol.fetching import Fetched
 from cyxwiz_protocol.location import BadLocation, Location, parse_location
 from cyxwiz_trainer.failures import UserError
+
+NOTHING = 0.0
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Request:
     root: Path | None
     """The node's data folder, where it has one."""
     fraction: float
-    """Share to hold out where the data has no part for that."""
+    """Share to hold out where the data has no part for that; NOTHING where those samples lie elsewhere."""
     seed: int
     limit_bytes: int
     """Host memory the data must fit in."""
@@ -46,14 +48,11 @@ class Request:
     ) -> Request:
         """The request of a job. Raises UserError for a uri that is none."""
         uri = spec.dataset.uri
-        try:
-            location = parse_location(uri)
-        except BadLocation as error:
-            raise UserError(str(error)) from error
+        location = _located(uri, "dataset.uri")
         return cls(
             uri.partition("://")[2],
             root,
-            spec.dataset.validation.fraction,
+            spec.dataset.validation.fraction if spec.dataset.validation.uri is None else NOTHING,
             spec.hyperparameters.seed,
             spec.resources.memory_bytes,
             spec.task,
@@ -65,6 +64,18 @@ class Request:
             inputs or {},
         )
 
+    def held_out(self, uri: str, task: str, held_bytes: int) -> Request:
+        """The request for samples at `uri` that belong to this one's. Raises UserError for a uri that is none."""
+        location = _located(uri, "dataset.validation.uri")
+        return replace(
+            self,
+            name=uri.partition("://")[2],
+            uri=uri,
+            location=location,
+            task=task,
+            limit_bytes=max(self.limit_bytes - held_bytes, 0),
+        )
+
     def check_size(self, file: str, needed_bytes: int) -> None:
         """Raises UserError when the content of `file` would not fit into the job's memory."""
         if needed_bytes > self.limit_bytes:
@@ -72,3 +83,10 @@ class Request:
                 f"the content of {file} takes {size_text(needed_bytes)}, more than resources.memory "
                 f"{size_text(self.limit_bytes)}"
             )
+
+
+def _located(uri: str, field: str) -> Location:
+    try:
+        return parse_location(uri, field)
+    except BadLocation as error:
+        raise UserError(str(error)) from error

@@ -11,7 +11,7 @@ from cyxwiz_trainer.failures import UserError
 
 from .dataset import Dataset, Part
 from .file import File
-from .request import Request
+from .request import NOTHING, Request
 
 VOCABULARY = 256
 
@@ -36,7 +36,8 @@ def load(file: File, request: Request) -> Dataset:
     inputs = torch.from_numpy(tokens[:-1].reshape(count, places).copy())
     answers = torch.from_numpy(tokens[1:].reshape(count, places).copy())
     # The end, not samples by chance: a neighbour of every held-out sentence would have been trained on.
-    kept = count - min(max(round(count * request.fraction), 1), count - 1)
+    held_out = 0 if request.fraction == NOTHING else min(max(round(count * request.fraction), 1), count - 1)
+    kept = count - held_out
     return Dataset(
         Part(inputs[:kept], answers[:kept]),
         Part(inputs[kept:], answers[kept:]),

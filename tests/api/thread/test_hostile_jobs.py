@@ -95,6 +95,12 @@ SPECS: list[tuple[str, dict[str, Any], str]] = [
     ("an output with a hidden NUL", {"output": {"uri": "s3://models/a\x7fb"}}, "U+007F"),
     ("an output in a volume nobody has", {"output": {"uri": "volume://secrets/x"}}, "no volume secrets"),
     ("an output in a bucket nobody may write", {"output": {"uri": "s3://models/x"}}, "no credentials to write"),
+    ("held-out data that climbs", {"dataset": {"uri": "builtin://digits", "validation": {"uri": "file://../x.npz"}}},
+     "dataset.validation.uri 'file://../x.npz'"),
+    ("held-out data of a metadata service",
+     {"dataset": {"uri": "builtin://digits", "validation": {"uri": "https://169.254.169.254/x.npz"}}}, NEVER),
+    ("held-out data that is a pickle",
+     {"dataset": {"uri": "builtin://digits", "validation": {"uri": "file://pickle.npz"}}}, "no readable .npz"),
     ("a volume nobody has", {"dataset": {"uri": "volume://secrets/x.npz"}}, "secrets"),
 ]  # fmt: skip
 
@@ -187,7 +193,7 @@ def ends(thread: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def filled(spec: dict[str, Any], port: int) -> dict[str, Any]:
     uri = spec.get("dataset", {}).get("uri", "").replace(PORT, str(port)).replace("{own}", own_address())
-    return spec | data(uri) if uri else spec
+    return spec | {"dataset": spec["dataset"] | {"uri": uri}} if uri else spec
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[name for name, _, _ in CASES])
