@@ -19,6 +19,7 @@ from cyxwiz_protocol.order import JobOrder
 from cyxwiz_protocol.records import (
     EpochRecord,
     ExitCode,
+    ExportRecord,
     FailureRecord,
     ModelRecord,
     Record,
@@ -74,6 +75,15 @@ def run_job(path: Path, spec: dict[str, Any]) -> tuple[int, list[Record]]:
     write_json(folder.order, order_of(spec).wire())
     code = job.run(folder, Stop())
     return code, records_of(folder)
+
+
+def test_a_model_trained_on_the_gpu_is_exported_beside_it_and_answers_as_it_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    code, records = run_job(tmp_path, {"epochs": 1, "output": {"formats": ["onnx"]}})
+    assert code == ExitCode.SUCCEEDED
+    (onnx,) = [record for record in records if isinstance(record, ExportRecord)]
+    assert onnx.message.startswith("onnxruntime answers as torch: largest difference"), onnx
 
 
 def folder_at(path: Path) -> JobFolder:
