@@ -45,6 +45,8 @@ class Fetched(Model):
     """What its server calls these very bytes."""
     cached: bool = False
     """Nothing was transferred."""
+    is_folder: bool = False
+    """The file is a tar of all that lay below the uri."""
 
 
 class FetchAnswer(Model):

@@ -10,6 +10,7 @@ from cyxwiz_protocol.location import Location, parse_location
 from . import https
 from .cache import Cache, Cached
 from .config import NotAllowed, Remote
+from .folder import ObjectFolder
 from .guard import Guard
 from .objects import ObjectFile, close, file_system
 from .source import Unreadable
@@ -33,6 +34,7 @@ async def fetch(order: FetchOrder, remote: Remote, cache: Cache) -> list[tuple[F
                     bytes=entry.size,
                     version=entry.version,
                     cached=cached.hit,
+                    is_folder=location.scheme in ("s3", "gs") and location.path.endswith("/"),
                 ),
                 cached,
             )
@@ -46,8 +48,6 @@ async def _fetch(location: Location, namespace: str, remote: Remote, guard: Guar
         async with https.session(guard, remote.certificates) as client:
             key = f"https {location.authority} {location.path} {location.query}"
             return await cache.fetch(key, name, https.HttpsFile(location, client, guard))
-    if location.path.endswith("/"):
-        raise Unreadable(f"{name} is a folder: name one file, such as an .npz or .parquet")
     try:
         store = remote.store_for(location, namespace)
     except NotAllowed as error:
@@ -55,6 +55,8 @@ async def _fetch(location: Location, namespace: str, remote: Remote, guard: Guar
     files = file_system(store, guard, remote.certificates)
     key = f"{store.url} {store.access_key_id} {location.scheme} {location.authority} {location.path}"
     try:
+        if location.path.endswith("/"):
+            return await cache.fetch(key, name, ObjectFolder(location, files, guard, remote.largest_bytes))
         return await cache.fetch(key, name, ObjectFile(location, files, guard))
     finally:
         await close(files)

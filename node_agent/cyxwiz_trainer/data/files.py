@@ -12,6 +12,7 @@ from cyxwiz_trainer.failures import UserError
 from . import hdf5, images, npy, npz, parquet, table, text
 from .dataset import Dataset
 from .file import File, locate
+from .packed import packed_folder
 from .request import Request
 
 READERS = {
@@ -30,6 +31,9 @@ def load(request: Request) -> Dataset:
         locate(request).close()
         folder = request.location.path.rpartition("/")[0]
         request = replace(request, location=replace(request.location, path=folder or "."))
+    fetched = request.inputs.get(request.uri)
+    if fetched is not None and fetched.is_folder:
+        return _folder(packed_folder(fetched.name, fetched.path), request)
     file = locate(request)
     if file.is_folder:
         return _folder(file, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def test_text_and_images_are_held_out_whole(root: Path) -> None:
     assert (len(found.train), len(found.validation)) == (6, 6)
     greys = found.validation.inputs.flatten(1).amax(dim=1)
     assert {*zip(greys.tolist(), found.validation.labels.tolist(), strict=True)} == {(97, 0), (98, 1)}
+
+
+def test_a_fetched_folder_is_read_as_the_folder_it_was(root: Path) -> None:
+    for name in "ab":
+        (root / "images" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (4, 4), (number, ord(name), 0)).save(root / "images" / name / f"{number}.png")
+    (root / "arrays").mkdir()
+    np.save(root / "arrays" / "x.npy", X)
+    np.save(root / "arrays" / "y.npy", Y)
+    for name in ("images", "arrays"):
+        with tarfile.open(root / f"{name}.tar", "w") as tar:
+            for path in sorted((root / name).rglob("*")):
+                if path.is_file():
+                    tar.add(path, path.relative_to(root / name).as_posix())
+        uri = f"s3://bucket/{name}/"
+        fetched = Fetched(uri=uri, path=str(root / f"{name}.tar"), name=name, sha256="", bytes=1, is_folder=True)
+        assert load(root, uri, inputs={uri: fetched}).sha256 == load(root, f"file://{name}").sha256
+    (root / "torn.tar").write_bytes((root / "images.tar").read_bytes()[:1200])
+    torn = fetched.model_copy(update={"path": str(root / "torn.tar")})
+    assert "was not fetched whole" in refusal(root, uri, inputs={uri: torn})
 
 
 def test_they_may_have_been_fetched_or_lie_in_a_volume(root: Path) -> None:
