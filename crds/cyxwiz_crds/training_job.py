@@ -67,8 +67,10 @@ class DatasetSpec(Model):
     """The data to train on."""
 
     uri: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Where the data is: builtin://digits, builtin://fashion-mnist, mock://cifar10 (synthetic, learnable), or below the
-    node's data folder file://data.npz, file://table.csv, file://book.txt, or file://folder with x.npy and y.npy."""
+    """Where the data is: builtin://digits, builtin://fashion-mnist, mock://cifar10 (synthetic, learnable); below the
+    node's data folder file://data.npz (or .h5, .csv, .parquet, .txt), or file://folder with x.npy and y.npy or a folder
+    of images for each class; volume://name/..., https://..., s3://bucket/... and gs://bucket/... likewise. A slash at
+    the end of an object's key fetches all below it."""
     label_column: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Of a table: the column to predict. Absent means the last."""
     context_length: Annotated[int, Field(ge=2, le=8192)] = 128
