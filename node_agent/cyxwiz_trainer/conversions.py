@@ -100,7 +100,8 @@ class NotConverted(Exception):
 
 def _run(module: str, folder: JobFolder, output: Path, samples: Path, threads: int, stop: Stop) -> str:
     """What the converter has printed last. Raises NotConverted, OSError; no process of it is left."""
-    command = [sys.executable, "-s", "-P", "-m", module, *map(str, (folder.model, output, samples, folder.path))]
+    # -B: importing the network must leave no compiled copy of it among the files.
+    command = [sys.executable, "-s", "-P", "-B", "-m", module, *map(str, (folder.model, output, samples, folder.path))]
     log = samples.with_name("log")
     with log.open("wb") as printed:
         process = subprocess.Popen(
