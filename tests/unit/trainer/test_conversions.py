@@ -48,6 +48,7 @@ def converted(job: JobFolder, samples: Tensor, *formats: str, stop: Stop | None 
     stop = stop or Stop()
     convert(job, formats, samples, 1, Fence(None, stop), stop, records.append)
     assert not list(job.path.glob(".conversion-*"))
+    assert not (job.model / "__pycache__").exists()
     done = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=job.model, check=False)
     assert done.returncode == 0
     return records
