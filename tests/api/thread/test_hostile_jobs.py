@@ -88,6 +88,19 @@ SPECS: list[tuple[str, dict[str, Any], str]] = [
     ("another scheme", {"dataset": {"uri": "gopher://127.0.0.1:11211/x"}}, "gopher"),
     ("a proxy's scheme", {"dataset": {"uri": "http://127.0.0.1/x.npz"}}, "http"),
     ("Python's own scheme", {"dataset": {"uri": "jar:file:///x!/y"}}, "scheme"),
+    ("an output that climbs", {"output": {"uri": "volume://models/../../etc"}}, ".. are not allowed"),
+    ("an output that climbs by its encoding", {"output": {"uri": "volume://models/%2e%2e/x"}}, ".. are not allowed"),
+    ("an output of a placeholder that is code", {"output": {"uri": "s3://models/{0.__class__}"}}, "stands for nothing"),
+    ("an output with a password", {"output": {"uri": "s3://key:secret@models/x"}}, "credentials do not belong here"),
+    ("an output with a hidden NUL", {"output": {"uri": "s3://models/a\x7fb"}}, "U+007F"),
+    ("an output in a volume nobody has", {"output": {"uri": "volume://secrets/x"}}, "no volume secrets"),
+    ("an output in a bucket nobody may write", {"output": {"uri": "s3://models/x"}}, "no credentials to write"),
+    ("held-out data that climbs", {"dataset": {"uri": "builtin://digits", "validation": {"uri": "file://../x.npz"}}},
+     "dataset.validation.uri 'file://../x.npz'"),
+    ("held-out data of a metadata service",
+     {"dataset": {"uri": "builtin://digits", "validation": {"uri": "https://169.254.169.254/x.npz"}}}, NEVER),
+    ("held-out data that is a pickle",
+     {"dataset": {"uri": "builtin://digits", "validation": {"uri": "file://pickle.npz"}}}, "no readable .npz"),
     ("a volume nobody has", {"dataset": {"uri": "volume://secrets/x.npz"}}, "secrets"),
 ]  # fmt: skip
 
@@ -180,7 +193,7 @@ def ends(thread: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def filled(spec: dict[str, Any], port: int) -> dict[str, Any]:
     uri = spec.get("dataset", {}).get("uri", "").replace(PORT, str(port)).replace("{own}", own_address())
-    return spec | data(uri) if uri else spec
+    return spec | {"dataset": spec["dataset"] | {"uri": uri}} if uri else spec
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[name for name, _, _ in CASES])
