@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load import held, in_parallel, job, make_node
 from benchmarks.machine import cpu_s, describe
-from benchmarks.scheduler import _held, _in_parallel, _job, _make_node  # the same objects as in its figures
 from cyxwiz_devcluster import Cluster, start
 from cyxwiz_kube import ChangeKind, Kube, paths
 from cyxwiz_platform import Platform
@@ -162,7 +162,7 @@ class Fleet:
         """So many nodes are registered, and each has its watch; the seconds that took."""
         began = time.perf_counter()
         new = [f"node-{number:05}" for number in range(len(self.nodes), nodes)]
-        await _in_parallel(_make_node(self.kube, name) for name in new)
+        await in_parallel(make_node(self.kube, name) for name in new)
         self.nodes += new
         await self.watch_all()
         return time.perf_counter() - began
@@ -193,7 +193,7 @@ class Fleet:
         began = time.perf_counter()
         known = len(self.running)
         names = [f"job-{number:05}" for number in range(known, jobs)]
-        await _in_parallel(self.kube.create(paths.training_jobs("default"), _job(name)) for name in names)
+        await in_parallel(self.kube.create(paths.training_jobs("default"), job(name)) for name in names)
         while len(self.running) < jobs:
             if time.perf_counter() - began > WITHIN_S:
                 raise RuntimeError(f"{len(self.running)} of {jobs} jobs were started within {WITHIN_S:.0f} s")
@@ -248,7 +248,7 @@ class Fleet:
         while True:
             began, names = time.perf_counter(), list(self.nodes)
             for number, name in enumerate(names):
-                await self.kube.merge_patch(paths.lease(NAMESPACE, name), {"spec": _held()})
+                await self.kube.merge_patch(paths.lease(NAMESPACE, name), {"spec": held()})
                 await asyncio.sleep(max(0.0, began + RENEW_S * (number + 1) / len(names) - time.perf_counter()))
             if not names:
                 await asyncio.sleep(0.1)
