@@ -30,8 +30,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> str:
-    """`path` holds `tensors` as safetensors, on disk, with `metadata` in its header. Returns the file's SHA-256."""
+    """`path` holds `tensors` as safetensors, on disk, with `metadata` in its header. Returns the file's SHA-256.
+
+    Whoever may read its folder may read the file.
+    """
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    # safetensors 0.8 writes for its owner alone, and the attempt that goes on from it has a uid of its own.
+    path.chmod(path.parent.stat().st_mode & 0o666)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
