@@ -7,6 +7,7 @@ import subprocess
 import time
 from typing import Any
 
+from cyxwiz_platform import demo
 from cyxwiz_platform.platform import CHART, NAMESPACE
 from tests.cluster.installation import GPUS, Installation, say
 from tests.thread import digits, endless, finished, is_online, phase, status_of, stepping
@@ -48,6 +49,21 @@ def test_the_first_job_after_helm_install(installation: Installation) -> None:
     assert "Running" in shown
     say(installation.kubectl("get", "pods", "-A", "-o", "wide"))
     say(installation.system("describe", "daemonset", "cyxwiz-node"))
+
+
+def test_the_jobs_of_the_demo(installation: Installation) -> None:
+    """Two that train, one that waits for both CPUs, one that no machine can run."""
+    *trained, impossible = demo.jobs()
+    impossible["spec"]["resources"]["gpus"] = 2 * GPUS  # which divides its batch
+    for job in (*trained, impossible):
+        installation.apply(job)
+    for job in trained:
+        done = installation.wait_for("tj", job["metadata"]["name"], finished, what="finished", within_s=300)
+        assert status_of(done)["phase"] == "Succeeded", status_of(done)
+    waiting = installation.get("tj", demo.IMPOSSIBLE)
+    assert status_of(waiting)["reason"] == "NoNodeFits"
+    say(installation.kubectl("get", "tj"))
+    remove(installation, demo.IMPOSSIBLE, *(job["metadata"]["name"] for job in trained))
 
 
 def test_helm_test_trains_a_job(installation: Installation) -> None:
@@ -148,12 +164,13 @@ def test_a_drained_node_lets_its_job_go_on_from_the_middle_of_an_epoch(installat
         what="resumed",
         within_s=180,
     )
-    say(
-        f"drained at step {restore['step']} (last reported loss {progress(before)['loss']} at step"
-        f" {progress(before)['step']}), resumed: step {progress(after)['step']} loss {progress(after)['loss']}"
-    )
+    resumed = status_of(after)["execution"]["resumed"]
+    steps = status_of(before)["execution"]["data"]["trainSamples"] // before["spec"]["batchSize"]
+    say(f"drained at step {restore['step']}, {restore['step'] % steps} of {steps} into its epoch; resumed: {resumed}")
     assert restore["step"] >= progress(before)["step"]
-    assert float(progress(after)["loss"]) <= float(progress(before)["loss"]) + 0.5
+    assert (resumed["step"], resumed["verified"]) == (restore["step"], True)
+    # The same recorded batch, answered when the checkpoint was saved and by the restored weights.
+    assert abs(float(resumed["savedLoss"]) - float(resumed["replayedLoss"])) < 1e-3
     remove(installation, "moved")
 
 
