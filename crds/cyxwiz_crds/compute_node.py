@@ -74,7 +74,7 @@ class Gpu(Model):
     mig_parent: Annotated[str | None, Field(max_length=96)] = None
     """UUID of the GPU that a MIG device is a part of."""
     health: Word = "Healthy"
-    """Healthy, Degraded, Unhealthy, Lost or Unmonitored."""
+    """Healthy, Degraded, Unhealthy, Lost, Unmonitored, or InUse: by somebody else than CyxWiz."""
     health_reason: Line | None = None
     """Why it is not Healthy."""
     last_xid: Word | None = None
@@ -224,7 +224,7 @@ class ComputeNodeStatus(Model):
     summary: Sentence | None = None
     """The node's state in words."""
     conditions: Conditions = []
-    """Ready and DriverHealthy."""
+    """Ready, DriverHealthy and GPUsExclusive."""
 
 
 class Owner(Model):

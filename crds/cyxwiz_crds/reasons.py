@@ -68,6 +68,7 @@ class ConditionType:
     FINISHED: Final = "Finished"
     READY: Final = "Ready"
     DRIVER_HEALTHY: Final = "DriverHealthy"
+    GPUS_EXCLUSIVE: Final = "GPUsExclusive"
 
 
 class Reason:
@@ -81,6 +82,8 @@ class Reason:
     BACKING_OFF: Final = "BackingOff"
     PREEMPTING: Final = "Preempting"  # jobs of lower priority were told to leave for it
     WAITING_FOR_WEIGHTS: Final = "WaitingForWeights"  # of the job it starts from
+    WAITING_FOR_RESERVATION: Final = "WaitingForReservation"  # of its GPUs by Kubernetes
+    NOT_RESERVED: Final = "NotReserved"  # Kubernetes refuses the pod that reserves its GPUs, such as for a quota
     RATE_OF_LOSS: Final = "TooManyNodesLost"
     WOULD_START: Final = "WouldStart"  # answers of a dry run
     WOULD_WAIT: Final = "WouldWait"
@@ -94,6 +97,7 @@ class Reason:
     RETRYING: Final = "Retrying"
     PREEMPTED: Final = "Preempted"
     DRAINING: Final = "Draining"
+    EVICTED: Final = "Evicted"  # the pod that reserved its GPUs was
 
 
 class Failure:
@@ -108,6 +112,7 @@ class Failure:
     GPU_FAULT: Final = "GPUFault"
     NEVER_CLAIMED: Final = "NeverClaimed"
     REJECTED: Final = "Rejected"
+    NOT_RESERVED: Final = "NotReserved"
     EVICTED: Final = "Evicted"
     PREEMPTED: Final = "Preempted"
     CRASHED: Final = "Crashed"

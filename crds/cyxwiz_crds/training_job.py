@@ -338,7 +338,10 @@ class Assignment(Model):
     node: Name
     """The ComputeNode that runs the job."""
     gpus: Annotated[list[GpuUuid], Field(max_length=16)] = []
-    """UUIDs of the GPUs the job runs on."""
+    """UUIDs of the GPUs the job runs on; with a reservation those that the operator counted on."""
+    reservation: Name | None = None
+    """The pod, in the job's namespace, whose GPUs the job runs on; absent where GPUs are not reserved through
+    Kubernetes."""
     intent: Annotated[str, Field(max_length=16)] = "Run"
     """The order to the agent: Run, Yield (checkpoint and leave) or Stop."""
     reason: Word | None = None
@@ -519,6 +522,8 @@ class Execution(Model):
     """How the job started: Warm (0.09 s), or Cold (8.1 s) and why."""
     device: Line | None = None
     """What it trains on, in words."""
+    gpus: Annotated[list[GpuUuid], Field(max_length=16)] | None = None
+    """UUIDs of the GPUs that Kubernetes gave its reservation; absent without one."""
     data: DataFacts | None = None
     """What the data turned out to be."""
     progress: Progress | None = None

@@ -61,10 +61,11 @@ class Kube:
         return await self._request("GET", path, query=query)
 
     async def list(
-        self, path: str, *, field_selector: str = "", limit: int = 0, continue_from: str = ""
+        self, path: str, *, field_selector: str = "", label_selector: str = "", limit: int = 0, continue_from: str = ""
     ) -> dict[str, Any]:
         """One page of a consistent list, as the server gives it (`items`, `metadata.resourceVersion`)."""
-        query = {"fieldSelector": field_selector, "continue": continue_from, "limit": str(limit) if limit else ""}
+        query = {"fieldSelector": field_selector, "labelSelector": label_selector}
+        query |= {"continue": continue_from, "limit": str(limit) if limit else ""}
         return await self._request("GET", path, query={key: value for key, value in query.items() if value})
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -84,15 +85,22 @@ class Kube:
             "PATCH", path, body=body, content_type=MERGE_PATCH, query={"fieldValidation": "Strict"}
         )
 
-    async def delete(self, path: str, *, uid: str, resource_version: str | None = None) -> None:
-        """The object with this uid is being deleted. Raises NotFound, or Conflict when it is another by now."""
+    async def delete(
+        self, path: str, *, uid: str, resource_version: str | None = None, grace_s: int | None = None
+    ) -> None:
+        """The object with this uid is being deleted. Raises NotFound, or Conflict when it is another by now.
+
+        `grace_s` is for pods: a shorter time to end than their own, also for one that is ending already.
+        """
         preconditions = {"uid": uid} | ({"resourceVersion": resource_version} if resource_version else {})
-        body = {"preconditions": preconditions, "propagationPolicy": "Background"}
+        body: dict[str, Any] = {"preconditions": preconditions, "propagationPolicy": "Background"}
+        if grace_s is not None:
+            body["gracePeriodSeconds"] = grace_s
         await self._request("DELETE", path, body=body)
 
-    def watch(self, path: str, *, field_selector: str = "") -> AsyncIterator[Change]:
+    def watch(self, path: str, *, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Change]:
         """List-and-watch without end; see `listing`."""
-        return list_and_watch(self, path, field_selector=field_selector)
+        return list_and_watch(self, path, field_selector=field_selector, label_selector=label_selector)
 
     async def open_stream(self, path: str, query: dict[str, str], *, silence_s: float) -> aiohttp.ClientResponse:
         """The open response of a watch. The caller closes it. Raises like `get`."""

@@ -48,8 +48,12 @@ class Change(NamedTuple):
     object: dict[str, Any]
 
 
-async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> AsyncIterator[Change]:
+async def list_and_watch(
+    kube: Kube, path: str, *, field_selector: str, label_selector: str = ""
+) -> AsyncIterator[Change]:
     """The stream. It never ends and raises nothing but cancellation: outages are logged once and waited out."""
+    selectors = {"fieldSelector": field_selector, "labelSelector": label_selector}
+    selectors = {name: value for name, value in selectors.items() if value}
     known: dict[str, _Identity] = {}
     delay_s = 0.0
     broken: str | None = None
@@ -58,7 +62,7 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
             version = ""
             listed: set[str] = set()
             uids = {identity: uid for uid, identity in known.items()}
-            async for page in _pages(kube, path, field_selector):
+            async for page in _pages(kube, path, field_selector, label_selector):
                 version = page["metadata"]["resourceVersion"]
                 for item in page["items"]:
                     uid, identity = item["metadata"]["uid"], _Identity.of(item)
@@ -76,7 +80,7 @@ async def list_and_watch(kube: Kube, path: str, *, field_selector: str) -> Async
             if broken is not None:
                 log.info("watch of %s works again", path)
             delay_s, broken = 0.0, None
-            async for change in _watch_from(kube, path, field_selector, version):
+            async for change in _watch_from(kube, path, selectors, version):
                 uid = change.object["metadata"]["uid"]
                 if change.kind is ChangeKind.GONE:
                     known.pop(uid, None)
@@ -110,23 +114,23 @@ class _Identity(NamedTuple):
         return {"metadata": {key: value for key, value in metadata.items() if value is not None}}
 
 
-async def _pages(kube: Kube, path: str, field_selector: str) -> AsyncIterator[dict[str, Any]]:
+async def _pages(kube: Kube, path: str, field_selector: str, label_selector: str) -> AsyncIterator[dict[str, Any]]:
     """The pages of one consistent list. Whole, fifty thousand objects would be held at once."""
     continue_from = ""
     while True:
-        page = await kube.list(path, field_selector=field_selector, limit=PAGE, continue_from=continue_from)
+        page = await kube.list(
+            path, field_selector=field_selector, label_selector=label_selector, limit=PAGE, continue_from=continue_from
+        )
         yield page
         continue_from = page["metadata"].get("continue", "")
         if not continue_from:
             return
 
 
-async def _watch_from(kube: Kube, path: str, field_selector: str, version: str) -> AsyncIterator[Change]:
+async def _watch_from(kube: Kube, path: str, selectors: dict[str, str], version: str) -> AsyncIterator[Change]:
     """Changes since `version`, over as many connections as it takes. Raises ApiError; Expired asks for a new list."""
     while True:
-        query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
-        if field_selector:
-            query["fieldSelector"] = field_selector
+        query = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version} | selectors
         response = await kube.open_stream(path, query, silence_s=SILENCE_S)
         try:
             async for event in _events(response):

@@ -40,6 +40,15 @@ def event(namespace: str, name: str) -> str:
     return f"{events(namespace)}/{name}"
 
 
+def pods(namespace: str | None = None) -> str:
+    """All Pods, or those of one namespace."""
+    return f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+
+
+def pod(namespace: str, name: str) -> str:
+    return f"{pods(namespace)}/{name}"
+
+
 def nodes() -> str:
     return "/api/v1/nodes"
 

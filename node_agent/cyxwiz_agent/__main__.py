@@ -18,7 +18,7 @@ from cyxwiz_protocol.volumes import Volumes, read_volumes
 
 from .address import Address
 from .agent import Agent
-from .settings import Settings, host_memory_bytes
+from .settings import POD_RESOURCES, GpuMode, Settings, host_memory_bytes
 
 log = logging.getLogger("cyxwiz_agent")
 
@@ -40,6 +40,21 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--cpus", type=int, default=os.cpu_count() or 1, help="CPU cores for jobs (default: all)")
     result.add_argument("--memory", type=_size, default=host_memory_bytes(), help="host memory for jobs, such as 8Gi")
     result.add_argument("--max-jobs", type=int, default=16, help="most jobs at a time (default: %(default)s)")
+    result.add_argument(
+        "--gpu-mode",
+        type=GpuMode,
+        choices=list(GpuMode),
+        default=GpuMode.UNGUARDED,
+        metavar="MODE",
+        help="unguarded, dedicated (foreign use of a GPU keeps jobs away from it) or reserve (jobs run on the GPUs that"
+        " Kubernetes gave their pods) (default: unguarded)",
+    )
+    result.add_argument(
+        "--gpu-resource", default="nvidia.com/gpu", help="what pods ask for to get a GPU (default: %(default)s)"
+    )
+    result.add_argument(
+        "--pod-resources", type=Path, default=POD_RESOURCES, help="the kubelet's socket (default: %(default)s)"
+    )
     result.add_argument("--port", type=int, default=0, help="port of /healthz, /readyz, /metrics (default: a free one)")
     result.add_argument(
         "--volumes",
@@ -85,6 +100,9 @@ def main(argv: list[str] | None = None) -> int:
         cpus=arguments.cpus,
         memory_bytes=arguments.memory,
         max_jobs=arguments.max_jobs,
+        gpu_mode=arguments.gpu_mode,
+        gpu_resource=arguments.gpu_resource,
+        pod_resources=arguments.pod_resources,
         port=arguments.port,
         volumes=arguments.volumes,
         logs=arguments.logs,

@@ -19,7 +19,7 @@ from cyxwiz_protocol.runner_api import JobProcess
 from . import probes
 from .admission import Capacity
 from .attempt import is_mine, wish_for
-from .devices import DeviceMonitor, Devices, EnergyMeter, MemoryMeter
+from .devices import DeviceMonitor, Devices, EnergyMeter, Guard, MemoryMeter, in_use
 from .downloads import Downloads
 from .lease import NodeLease
 from .links import Links
@@ -27,10 +27,11 @@ from .metrics import Metrics
 from .node import Node
 from .pace import Pace
 from .peers import Peers, proxy_path
+from .pod_resources import PodResources
 from .registration import Registration, inventory, still
 from .runner_client import RunnerClient, RunnerUnavailable
 from .series import DeviceSeries, JobSeries, RunningJob
-from .settings import Settings
+from .settings import GpuMode, Settings
 from .signing import Signer
 from .worker import Worker
 
@@ -50,6 +51,9 @@ class Agent:
         self._instance = f"{settings.node}-{secrets.token_hex(4)}"
         self._metrics = Metrics()
         self._devices = DeviceMonitor(self._on_devices)
+        watches_pods = settings.gpu_mode is not GpuMode.UNGUARDED
+        self._pods = PodResources(settings.pod_resources, self._on_pods) if watches_pods else None
+        self._guard = Guard(settings.gpu_resource)
         self._told: Inventory | None = None
         self._metrics.registry.register(DeviceSeries(self._devices))
         self._metrics.registry.register(JobSeries(self._running_jobs))
@@ -77,7 +81,9 @@ class Agent:
             pace=Pace(),
             metrics=self._metrics,
             capacity=self._capacity,
-            devices=lambda: self._devices.devices,
+            devices=self._known_devices,
+            gpu_mode=settings.gpu_mode,
+            pods=self._pods,
             memory=MemoryMeter(),
             something_leaves=self._something_leaves,
             energy=EnergyMeter().joules,
@@ -95,6 +101,8 @@ class Agent:
             group.create_task(self._runner.watch())
             group.create_task(self._lease.keep())
             group.create_task(self._devices.run())
+            if self._pods is not None:
+                group.create_task(self._pods.run())
             # Without it a job bound to a GPU of this node would be refused as if the GPU were not here.
             if not await self._devices.first_look(FIRST_LOOK_S):
                 log.warning("the GPU driver has not answered within %.0f s; going on without", FIRST_LOOK_S)
@@ -211,6 +219,22 @@ class Agent:
                 yield RunningJob(namespace, name, worker.facts, stalled=worker.is_stalled)
 
     def _on_devices(self) -> None:
+        self._guard = self._guard.after(self._devices.devices, self._runner.snapshot)
+        self._tell_devices()
+
+    def _on_pods(self) -> None:
+        for worker in list(self._workers.values()):
+            worker.wake()
+        self._tell_devices()
+
+    def _known_devices(self) -> Devices:
+        """The node's devices; where they are dedicated to CyxWiz, those that others use are for no job."""
+        devices = self._devices.devices
+        if self._pods is None or self._settings.gpu_mode is not GpuMode.DEDICATED:
+            return devices
+        return in_use(devices, self._guard.foreign(devices, self._pods.holdings or ()))
+
+    def _tell_devices(self) -> None:
         now = still(self._inventory({}))
         if now != self._told:
             self._told = now
@@ -220,7 +244,7 @@ class Agent:
     def _name_warm_gpus(self) -> None:
         """The runner hears on which GPUs trainers shall wait, where it has asked for that and knows others."""
         snapshot = self._runner.snapshot
-        wanted = gpus_to_keep_warm(self._devices.devices, draining=self._registration.draining)
+        wanted = gpus_to_keep_warm(self._known_devices(), draining=self._registration.draining)
         if snapshot is not None and snapshot.warm_gpus is not None and snapshot.warm_gpus != wanted:
             self._start_task(self._keep_warm_on(wanted))
 
@@ -231,12 +255,12 @@ class Agent:
             log.warning("no trainers kept warm on GPUs: %s", error)
 
     def _capacity(self) -> Capacity:
-        settings, devices = self._settings, self._devices.devices
+        settings, devices = self._settings, self._known_devices()
         uuids = frozenset(device.reading.uuid for device in devices.known)
         return Capacity(uuids, settings.cpus, settings.memory_bytes, settings.max_jobs, devices.unusable)
 
     def _inventory(self, labels: dict[str, str]) -> Inventory:
-        return inventory(self._devices.devices, self._capacity(), self._runner.snapshot, labels)
+        return inventory(self._known_devices(), self._capacity(), self._runner.snapshot, labels)
 
     def _missing(self) -> str | None:
         """What keeps the agent from taking jobs, in words; None when nothing does."""

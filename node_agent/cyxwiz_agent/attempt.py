@@ -40,6 +40,10 @@ class Picture:
     progress_due: bool
     memory_is_back: bool = True
     """What its ended process held of GPUs is free again, or was waited for long enough."""
+    waits_for_gpus: bool = False
+    """Kubernetes has not given its pod the GPUs yet."""
+    lost_gpus: bool = False
+    """Kubernetes has given a GPU it runs on to somebody else."""
     handed_control: int = 0
     """Generation of the newest `spec.control` that the trainer was given."""
 
@@ -122,6 +126,8 @@ def decide(now: Picture) -> Action:
         return _without_process(now, wish)
     if process.state == "Reaped":
         return ReportEnd(wish)
+    if now.lost_gpus and process.state not in _LEAVING and not now.stopping:
+        return Stop(0.0)
     if wish is not None and process.state not in _LEAVING and not now.stopping:
         return Stop(wish.grace_s)
     if not now.confirmed and now.lease_valid:
@@ -137,6 +143,8 @@ def _without_process(now: Picture, wish: Wish | None) -> Action:
         return Wait()
     if wish is not None:
         return ReportEnd(wish)
+    if now.waits_for_gpus:
+        return Wait()
     if now.refusal is not None:
         return Wait() if now.room_is_coming else Reject(now.refusal)
     return Start() if now.lease_valid else Wait()

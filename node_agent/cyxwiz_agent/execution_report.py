@@ -47,6 +47,8 @@ class Surroundings:
     devices: Devices = field(default_factory=Devices)
     energy: str | None = None
     stalled_since: str | None = None
+    reserved: tuple[str, ...] | None = None
+    """The GPUs that Kubernetes gave its pod; None without a reservation."""
 
     def named(self, gpus: Sequence[str]) -> list[str]:
         """NVIDIA H200 GPU-… for each of `gpus`."""
@@ -84,6 +86,7 @@ def execution_report(
         ended_at=telling.ended_at,
         start=_start_text(process),
         device=_device_text(facts, process, simulated=around.devices.simulated),
+        gpus=None if around.reserved is None else list(around.reserved),
         data=data_report(facts),
         progress=progress_report(facts),
         bottleneck=_bottleneck_text(facts, gpus, around),

@@ -15,7 +15,9 @@ from .lease import NodeLease
 from .links import Links
 from .metrics import Metrics
 from .pace import Pace
+from .pod_resources import PodResources
 from .runner_client import RunnerClient
+from .settings import GpuMode
 
 
 @dataclass(frozen=True)
@@ -39,5 +41,8 @@ class Node:
     """True while a job here is on its way out."""
     energy: Callable[[], Awaitable[dict[str, int]]]
     """Energy counters in joules, by UUID; nothing of a driver that does not answer at once."""
+    gpu_mode: GpuMode = GpuMode.UNGUARDED
+    pods: PodResources | None = None
+    """Who holds which device for Kubernetes; None where nobody looks."""
     links: Links | None = None
     """Paths for `kubectl get --raw`; None where the agent serves none."""

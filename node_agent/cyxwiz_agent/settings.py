@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from cyxwiz_protocol.volumes import Volumes
@@ -16,6 +17,20 @@ LEASE_RENEWAL_S = 10.0
 # E of the fence, written into the Lease for those who read it; the operator goes by its own observation.
 LEASE_DURATION_S = 40
 STOP_GRACE_S = 30.0
+
+
+POD_RESOURCES = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+
+
+class GpuMode(Enum):
+    """How it is kept from happening that a GPU is given to a job and to a pod at once."""
+
+    UNGUARDED = "unguarded"
+    """Somebody else sees to it."""
+    DEDICATED = "dedicated"
+    """The node's GPUs are CyxWiz's; foreign use is watched for."""
+    RESERVE = "reserve"
+    """Each job has a pod that holds its GPUs for Kubernetes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,11 @@ class Settings:
     """Host memory for jobs."""
     max_jobs: int = 16
     """Most jobs at a time."""
+    gpu_mode: GpuMode = GpuMode.UNGUARDED
+    gpu_resource: str = "nvidia.com/gpu"
+    """What pods ask for to get a GPU."""
+    pod_resources: Path = POD_RESOURCES
+    """The kubelet's socket; nobody asks it where GPUs are unguarded."""
     port: int = 0
     """Port for /healthz, /readyz and /metrics; 0 picks a free one."""
     volumes: Volumes = field(default_factory=Volumes)

@@ -24,6 +24,7 @@ from .gpu_memory import AttemptMemory
 from .gpu_room import GpuRoom
 from .node import Node
 from .report_writer import ReportWriter
+from .reservation import Given, gpus_given, taken_by, with_gpus
 from .runner_client import RunnerUnavailable
 from .stall import StepWatch
 
@@ -55,6 +56,7 @@ class Worker:
         self._stopping = False
         self._handed_control = 0
         self._unsure = False
+        self._lost_gpus: str | None = None
         self._wake = asyncio.Event()
 
     def see(self, job: TrainingJob) -> None:
@@ -110,8 +112,10 @@ class Worker:
         process = self._process
         if self.job is not None:
             self._steps.look(self.facts, process, self.job.spec.batch_size)
-        assignment = self.job.status.assignment if self.job else None
-        room = await self._memory.room(assignment.gpus if assignment else (), process, self._live())
+            if process is not None and process.state != "Reaped":
+                self._lost_gpus = taken_by(self.job, process.gpus, self._node.pods) or self._lost_gpus
+        given = self._given() if process is None else None
+        room = await self._memory.room((given and given.gpus) or (), process, self._live())
         return attempt.Picture(
             assignment_id=self.assignment_id,
             job=self.job,
@@ -120,10 +124,12 @@ class Worker:
             lease_valid=self._lease.valid,
             runner_answers=self._runner.snapshot is not None,
             stopping=self._stopping,
-            refusal=self._refusal(room) if process is None else None,
+            refusal=self._refusal(given, room) if given else None,
             room_is_coming=self._node.something_leaves(),
             progress_due=self._reports.progress_due or self._has_obeyed(),
             memory_is_back=self._memory.is_back(process, room),
+            waits_for_gpus=given is not None and given.gpus is None,
+            lost_gpus=self._lost_gpus is not None,
             handed_control=self._handed_control,
         )
 
@@ -137,11 +143,18 @@ class Worker:
         snapshot = self._runner.snapshot
         return [job for job in snapshot.jobs if job.state != "Reaped"] if snapshot else []
 
-    def _refusal(self, room: GpuRoom) -> Refusal | None:
-        """Why it could not start now."""
+    def _given(self) -> Given | None:
+        """The GPUs it may have; None when it is not assigned any more."""
         if self.job is None or self.job.status.assignment is None:
             return None
-        return refuse(self.job.spec, self.job.status.assignment.gpus, self._node.capacity(), self._live(), room)
+        node = self._node
+        return gpus_given(self.job, node.gpu_mode, node.pods, {gpu.uuid for gpu in node.devices().gpus})
+
+    def _refusal(self, given: Given, room: GpuRoom) -> Refusal | None:
+        """Why it could not start now on these GPUs."""
+        if self.job is None or given.refusal or given.gpus is None:
+            return given.refusal
+        return refuse(self.job.spec, given.gpus, self._node.capacity(), self._live(), room)
 
     async def _act(self, action: attempt.Action) -> None:
         match action:
@@ -180,13 +193,17 @@ class Worker:
             return
         if not await self._has_weights(self.job):
             return
-        self._files.write_order(self.job, simulated=self._node.devices().simulated, volumes=self._node.volumes)
+        given = self._given()
+        if given is None or given.gpus is None or given.refusal:
+            return  # its pod went meanwhile
+        job = with_gpus(self.job, given.gpus)
+        self._files.write_order(job, simulated=self._node.devices().simulated, volumes=self._node.volumes)
         self._handed_control = self.job.spec.control.generation if self.job.spec.control else 0
-        answer = await self._runner.run(self._request(self.job))
+        answer = await self._runner.run(self._request(job))
         if answer.ok:
-            log.info("%s started, attempt %s", self.key, self.job.status.attempt)
+            log.info("%s started, attempt %s", self.key, job.status.attempt)
             self._node.metrics.started.inc()
-            await self._read_counters(self.job)
+            await self._read_counters(job)
             self._reports.progress_told(again_at_once=True)
         elif answer.reason == "AlreadyEnded":
             await self._report(Telling(State.FAILED, Failure.EVICTED, "its processes had already ended here"))
@@ -282,6 +299,8 @@ class Worker:
 
     async def _report_end(self, wish: Wish | None) -> None:
         process = self._process
+        if wish is None and self._lost_gpus:
+            wish = Wish(State.YIELDED, Failure.EVICTED, self._lost_gpus, 0.0)
         if process is None or process.exit is None:
             over = Telling(State.CANCELLED) if wish is None else Telling(wish.state, wish.reason, wish.message)
             await self._report(over)
@@ -321,7 +340,16 @@ class Worker:
             gpus = self._process.gpus
             now = joules or counters(devices, gpus)
             energy = energy_text(self.job.spec, devices, gpus, self._counters, now)
-        return Surroundings(devices, energy, timestamp(stall.since) if stall else None)
+        return Surroundings(devices, energy, timestamp(stall.since) if stall else None, self._reserved())
+
+    def _reserved(self) -> tuple[str, ...] | None:
+        """The GPUs that Kubernetes gave its pod; None without a reservation."""
+        if self.job is None or self.job.status.assignment is None or self.job.status.assignment.reservation is None:
+            return None
+        if self._process is not None:
+            return tuple(self._process.gpus)
+        given = self._given()
+        return given.gpus if given else None
 
     async def _leave(self) -> None:
         if self._process is not None:

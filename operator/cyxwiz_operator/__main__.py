@@ -13,6 +13,7 @@ import kopf
 from . import logs
 from .cluster import Unavailable
 from .handlers import REGISTRY
+from .reservation_pods import ReservationSettings, read_settings
 from .runtime import Runtime
 from .settings import Settings
 
@@ -84,6 +85,13 @@ def parse(arguments: list[str] | None) -> Settings:
         help="leave jobs alone that have trained for less",
     )
     parser.add_argument(
+        "--reservations",
+        type=_reservations,
+        default=default.reservations,
+        metavar="FILE",
+        help="reserve the GPUs of each job through Kubernetes, by pods as this JSON file says",
+    )
+    parser.add_argument(
         "--log-level",
         choices=("DEBUG", "INFO", "WARNING", "ERROR"),
         default=default.log_level,
@@ -93,6 +101,13 @@ def parse(arguments: list[str] | None) -> Settings:
         "--log-format", choices=("text", "json"), default=default.log_format, help="one line per change of state, as"
     )
     return Settings(**vars(parser.parse_args(arguments)))
+
+
+def _reservations(text: str) -> ReservationSettings:
+    try:
+        return read_settings(Path(text))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from cyxwiz_kube import ApiError, Change, ChangeKind, Conflict, Forbidden, Inval
 from .clock import Now
 from .lifecycle import Note, StatusChange
 from .metrics import Metrics
+from .reservation_pods import Reservation
 from .views import JobView, Machine, NodeView, Unreadable
 
 __all__ = ["ApiError", "Cluster", "Conflict", "Forbidden", "Invalid", "NotFound", "Unavailable"]
@@ -173,6 +174,15 @@ class Cluster:
         """Every Kubernetes Node, by a consistent list."""
         async for item in self._pages(paths.nodes()):
             yield item
+
+    async def create_pod(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The new pod. Raises Conflict when there is one of its name."""
+        return await self._counted("pod", self.kube.create(paths.pods(namespace), body))
+
+    async def delete_pod(self, pod: Reservation, grace_s: int | None) -> None:
+        """This very pod ends, within `grace_s` where that is given. Raises NotFound, Conflict."""
+        path = paths.pod(pod.namespace, pod.name)
+        await self._counted("pod", self.kube.delete(path, uid=pod.uid, grace_s=grace_s))
 
     async def machine_exists(self, name: str) -> bool:
         """There is a Kubernetes Node of this name now."""

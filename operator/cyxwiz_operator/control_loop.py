@@ -22,6 +22,7 @@ from .ledger import Ledger
 from .lifecycle import StatusChange
 from .metrics import Metrics
 from .node_table import Columns
+from .reserving import Reservations
 from .scheduling.queueing import pool_of
 from .scheduling.reserving import PreemptionRules
 from .settings import Settings
@@ -47,7 +48,11 @@ class ControlLoop:
         settings: Settings,
         metrics: Metrics,
         clock: Callable[[], Now] = real_now,
+        reservations: Reservations | None = None,
     ) -> None:
+        """With `reservations` GPUs are reserved through Kubernetes."""
+        self._cluster = cluster
+        self._reservations = reservations
         self._watched = watched
         self._leases = leases
         self._settings = settings
@@ -86,6 +91,9 @@ class ControlLoop:
         snapshot, decisions = self._decide(sources)
         await self._writer.write_all(decisions.binds, "bind")
         await self._writer.write_all(decisions.changes, "status", yield_to=self._watched.bell)
+        if self._reservations is not None:
+            jobs = [self._ledger.view_of(job) for job in self._watched.jobs.values()]
+            await self._reservations.keep(self._cluster, jobs, self._watched.unreadable)
         await self.teller.tell(snapshot, decisions, self._writer, self.fencing.is_held_back)
         await self.fair_share.save_when_due(self._clock())
         if decisions.postponed:
@@ -119,12 +127,27 @@ class ControlLoop:
         started = time.perf_counter()
         seen, now = self._watched, self._clock()
         used = self.fair_share.usage.by_namespace
-        snapshot = take_snapshot(seen.jobs, seen.nodes, self._ledger, self._leases, self._columns, now, used, sources)
+        pods = self._reservations
+        snapshot = take_snapshot(
+            seen.jobs,
+            seen.nodes,
+            self._ledger,
+            self._leases,
+            self._columns,
+            now,
+            used,
+            sources,
+            pods.known if pods else None,
+        )
         self.fair_share.account(snapshot, pool_of(snapshot.nodes))
         settings = self._settings
         rules = PreemptionRules(settings.preemption, settings.preemption_min_runtime_s)
         decisions = decide(
-            snapshot, most_binds=settings.binds_per_pass, preemption=rules, explained=settings.explained_jobs
+            snapshot,
+            most_binds=settings.binds_per_pass,
+            preemption=rules,
+            explained=settings.explained_jobs,
+            reservation_wait_s=pods.settings.wait_seconds if pods else None,
         )
         self._deciding_s = time.perf_counter() - started
         self._metrics.decision_time.observe(self._deciding_s)

@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 
 from cyxwiz_crds import Phase, Reason
 
-from .lifecycle import StatusChange, answered, backing_off_nodes, bound, queued, review, told_to_yield, without_weights
+from .lifecycle import (
+    StatusChange,
+    answered,
+    backing_off_nodes,
+    bound,
+    cannot_reserve,
+    queued,
+    review,
+    review_reservation,
+    told_to_yield,
+    without_weights,
+)
 from .scheduling import queueing
 from .scheduling.planning import Placement, Plan, Queued, Waiting, plan
 from .scheduling.reserving import DEFAULT_RULES, PreemptionRules, held_node
@@ -37,22 +48,34 @@ class Decisions:
 
 
 def decide(
-    snapshot: ClusterSnapshot, *, most_binds: int, preemption: PreemptionRules = DEFAULT_RULES, explained: int = 100
+    snapshot: ClusterSnapshot,
+    *,
+    most_binds: int,
+    preemption: PreemptionRules = DEFAULT_RULES,
+    explained: int = 100,
+    reservation_wait_s: float | None = None,
 ) -> Decisions:
-    """What to do about every job that may be written; the first `explained` that wait hear all the news."""
+    """What to do about every job that may be written; the first `explained` that wait hear all the news.
+
+    With a `reservation_wait_s` GPUs are reserved through Kubernetes, and a job gives its place up after so long.
+    """
+    reserves = reservation_wait_s is not None
     seen = {job.uid: job for job in snapshot.jobs if job.uid not in snapshot.held}
     reviewed = {uid: review(job, snapshot.liveness_for(job), snapshot.now) for uid, job in seen.items()}
     changes = {uid: change for uid, change in reviewed.items() if change is not None}
+    left = [job for uid, job in seen.items() if uid not in changes]
+    changes |= _reserved(snapshot, left, reservation_wait_s) if reservation_wait_s is not None else {}
     changes |= _drained(snapshot, [job for uid, job in seen.items() if uid not in changes])
     changes |= _without_weights(snapshot, [job for uid, job in seen.items() if uid not in changes])
     after = [changes[uid].after if uid in changes else job for uid, job in seen.items()]
 
     planned = _plan(snapshot, after, most_binds, preemption, explained)
 
+    now = snapshot.now
     binds: list[StatusChange] = []
     for placement in planned.placements:
         job = placement.job
-        binds.append(_joined(seen[job.uid], changes.pop(job.uid, None), bound(job, placement, snapshot.now)))
+        binds.append(_joined(seen[job.uid], changes.pop(job.uid, None), bound(job, placement, now, reserves=reserves)))
     explanations: list[StatusChange] = []
     for waiting in planned.waiting:
         job = waiting.job
@@ -83,6 +106,18 @@ def decide(
         waiting=Counter(waiting.reason for waiting in planned.waiting),
         postponed=planned.postponed + len(questions[QUESTIONS_A_PASS:]),
     )
+
+
+def _reserved(snapshot: ClusterSnapshot, jobs: list[JobView], wait_s: float) -> dict[str, StatusChange]:
+    """uid to what follows from the state of its reservation, or from its wish to share a GPU."""
+    found: dict[str, StatusChange] = {}
+    for job in jobs:
+        assignment = job.status.assignment
+        pod = snapshot.reservations.get(assignment.id) if assignment else None
+        change = review_reservation(job, pod, snapshot.liveness_for(job), snapshot.now, wait_s)
+        change = change or cannot_reserve(job, snapshot.now)
+        found |= {job.uid: change} if change else {}
+    return found
 
 
 def _drained(snapshot: ClusterSnapshot, jobs: list[JobView]) -> dict[str, StatusChange]:

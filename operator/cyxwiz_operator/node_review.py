@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cyxwiz_crds import ComputeNodeStatus, Condition, ConditionType, NodePhase, Reason, upsert
-from cyxwiz_crds.compute_node import Allocation, Outcome, Reputation
+from cyxwiz_crds.compute_node import Allocation, Gpu, Outcome, Reputation
 
 from .clock import Now
 from .node_table import NodeTable
@@ -38,7 +38,7 @@ def review_node(
     probation = _probation(known, now)
     summary = _summary(node, phase, allocation, f"{score} from {len(known)} attempt{'s'[: len(known) != 1]}", probation)
     broken = status.online_since is not None and not up
-    said = [_ready(up, liveness, shut, summary, node), *_driver(node)]
+    said = [_ready(up, liveness, shut, summary, node), *_driver(node), *_exclusive(node)]
     return status.model_copy(
         update={
             "phase": phase,
@@ -98,17 +98,33 @@ def _driver(node: NodeView) -> list[Condition]:
     inventory = node.node.status.inventory
     if inventory is None:
         return []
-    ill = [gpu for gpu in node.gpus if gpu.health not in ("Healthy", "Unmonitored")]
+    ill = [gpu for gpu in node.gpus if gpu.health not in ("Healthy", "Unmonitored", "InUse")]
     generation = node.node.metadata.generation or None
     if ill:
-        words = ", ".join(
-            f"{gpu.uuid} is {gpu.health}" + (f" ({gpu.health_reason})" if gpu.health_reason else "") for gpu in ill
-        )
+        words = _in_words(ill)
         return [_condition(ConditionType.DRIVER_HEALTHY, False, "GPUUnhealthy", words, generation)]
     if not node.gpus:
         words = inventory.driver_message or "It has no GPU."
         return [_condition(ConditionType.DRIVER_HEALTHY, True, "NoGPU", words, generation)]
     return [_condition(ConditionType.DRIVER_HEALTHY, True, "Healthy", f"{len(node.gpus)} GPUs healthy.", generation)]
+
+
+def _exclusive(node: NodeView) -> list[Condition]:
+    """Whether others use its GPUs, from the first time on that they did."""
+    taken = [gpu for gpu in node.gpus if gpu.health == "InUse"]
+    generation = node.node.metadata.generation or None
+    if taken:
+        words = f"{_in_words(taken)}. No job is placed there until that is over."
+        return [_condition(ConditionType.GPUS_EXCLUSIVE, False, "ForeignUse", words, generation)]
+    if all(each.type != ConditionType.GPUS_EXCLUSIVE for each in node.node.status.conditions):
+        return []
+    return [_condition(ConditionType.GPUS_EXCLUSIVE, True, "NoForeignUse", "Nobody else uses its GPUs.", generation)]
+
+
+def _in_words(gpus: Iterable[Gpu]) -> str:
+    return ", ".join(
+        f"{gpu.uuid} is {gpu.health}" + (f" ({gpu.health_reason})" if gpu.health_reason else "") for gpu in gpus
+    )
 
 
 def _condition(type_: str, holds: bool, reason: str, message: str, generation: int | None) -> Condition:

@@ -189,7 +189,10 @@ def node_table(idle: NodeTable, jobs: Iterable[JobView], liveness: Mapping[str, 
         row, demand = rows[assignment.node], view.demand
         taken.append((row, demand.cpus, demand.memory_mib))
         uuids = table.gpu_uuids[row]
-        devices = [uuids.index(uuid) for uuid in assignment.gpus if uuid in uuids]
+        execution = view.status.execution
+        # Kubernetes chooses the GPUs of a reservation, and only the agent sees which.
+        gpus = (execution.gpus if execution else None) or assignment.gpus
+        devices = [uuids.index(uuid) for uuid in gpus if uuid in uuids]
         shares += [(row, device, table.share_mib(row, device, demand)) for device in devices]
     table.charge_all(taken, shares)
     return table.frozen()

@@ -19,6 +19,7 @@ from .control_loop import ControlLoop
 from .job_stream import follow_jobs, in_words
 from .leases import LeaseBook
 from .metrics import Metrics
+from .reserving import Reservations
 from .settings import Settings
 from .sweep import sweep_for_ever
 from .watched import Watched
@@ -103,10 +104,14 @@ class Runtime:
     async def _run(self) -> None:
         settings = self.settings
         cluster = Cluster(self._kube, settings.namespace, self._metrics)
-        self._loop = ControlLoop(cluster, self.watched, self._leases, settings, self._metrics)
+        pods = Reservations(settings.reservations) if settings.reservations else None
+        self._loop = ControlLoop(cluster, self.watched, self._leases, settings, self._metrics, reservations=pods)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(follow_jobs(self._kube, self.watched, self._metrics), name="jobs")
             tasks.create_task(self._follow_leases(cluster), name="leases")
+            if pods is not None:
+                tasks.create_task(pods.follow(self._kube, self.watched), name="pods")
+                await self.watched.pods_synced.wait()
             await self._first_look_at_nodes(cluster)
             await self._recall_fair_share(self._loop)
             await self.watched.jobs_synced.wait()

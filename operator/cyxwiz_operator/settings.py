@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .reservation_pods import ReservationSettings
+
 # E of the fence (docs/design/fence.md): D (1 + drift) + K <= E with D = 25 s and K = 10 s on the node's side.
 LEASE_EXPIRY_S = 40.0
 # A loss of this many nodes and this share of all within one E is taken for an outage of the API, not of nodes.
@@ -59,6 +61,8 @@ class Settings:
     """Whether jobs of higher priority may make others leave at all."""
     preemption_min_runtime_s: float = 60.0
     """A job that has trained for less is not made to leave."""
+    reservations: ReservationSettings | None = None
+    """How GPUs are reserved through Kubernetes; None: they are CyxWiz's own."""
     fair_share_interval_s: float = 60.0
     """At most one write of the namespaces' usage in this time."""
     batch_s: float = 0.002

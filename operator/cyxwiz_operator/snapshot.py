@@ -9,6 +9,7 @@ from typing import Protocol
 from .clock import Now
 from .ledger import Ledger
 from .node_table import Columns, NodeTable, node_table
+from .reservation_pods import Reservation
 from .views import JobView, Liveness, NodeView
 from .weights import Key, Source
 
@@ -40,6 +41,8 @@ class ClusterSnapshot:
     """Of every node that exists or that a job is assigned to."""
     sources: Mapping[Key, Source]
     """What is known of the jobs that others start from."""
+    reservations: Mapping[str, Reservation]
+    """What is known of the pods that reserve GPUs, by assignment."""
 
     def liveness_for(self, job: JobView) -> Liveness:
         """That of the job's node; UNSURE for a job without one."""
@@ -56,6 +59,7 @@ def take_snapshot(
     now: Now,
     usage: Mapping[str, float] | None = None,
     sources: Mapping[Key, Source] | None = None,
+    reservations: Mapping[str, Reservation] | None = None,
 ) -> ClusterSnapshot:
     """The picture at `now`; entries of the ledger that `seen` has caught up with are forgotten."""
     ledger.settle(seen, now.boot)
@@ -72,4 +76,5 @@ def take_snapshot(
         usage=usage or {},
         liveness=liveness,
         sources=sources or {},
+        reservations=dict(reservations or {}),
     )

@@ -21,6 +21,7 @@ class Watched:
         self.bell = asyncio.Event()
         self.jobs_synced = asyncio.Event()
         self.leases_synced = asyncio.Event()
+        self.pods_synced = asyncio.Event()
 
     def put_job(self, job: JobView) -> None:
         """The newest version of a job. Mere progress rings no bell: no decision rests on it."""

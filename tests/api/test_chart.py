@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cyxwiz_devcluster import Cluster, DevclusterError, find_or_build
+from cyxwiz_operator.reservation_pods import read_settings
 from cyxwiz_platform.platform import CHART, NAMESPACE
 from cyxwiz_protocol.location import parse_location
 from cyxwiz_protocol.volumes import Volumes
@@ -75,6 +76,8 @@ def test_the_api_server_takes_every_object_of_the_chart(cluster: Cluster, namesp
         ("operater.logLevel=INFO", "operater"),
         ("operator.loglevel=INFO", "loglevel"),
         ("nodes.gpu.access=all", "access"),
+        ("nodes.gpu.mode=shared", "mode"),
+        ("nodes.gpu.reservation.waitSeconds=1", "waitSeconds"),
         ("runner.uids=everyone", "uids"),
         ("nodes.capacity.memory=lots", "memory"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
@@ -144,6 +147,27 @@ def test_the_ways_to_gpus() -> None:
     assert not sees_all(none)
     annotated = one(render("nodes.gpu.access=cdi"), "DaemonSet", "cyxwiz-node")["spec"]["template"]["metadata"]
     assert annotated["annotations"]["cdi.k8s.io/cyxwiz"] == "nvidia.com/gpu=all"
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "reserve", "unguarded"])
+def test_the_kubelets_answers_are_for_the_agent_alone_and_pods_for_mode_reserve(mode: str, tmp_path: Path) -> None:
+    objects = render(f"nodes.gpu.mode={mode}", "nodes.gpu.kubeletDir=/var/lib/k0s/kubelet")
+    pod = pod_of(objects, "DaemonSet", "cyxwiz-node")
+    folders = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert folders.get("pod-resources") == (None if mode == "unguarded" else "/var/lib/k0s/kubelet/pod-resources")
+    mounting = [name for name, each in containers(pod).items() if "pod-resources" in json.dumps(each["volumeMounts"])]
+    assert mounting == ([] if mode == "unguarded" else ["agent"])
+    assert f"--gpu-mode={mode}" in containers(pod)["agent"]["args"]
+    pods = [rule for each in objects if each["kind"] == "ClusterRole" for rule in each["rules"] if "pods" in str(rule)]
+    told = containers(pod_of(objects, "Deployment", "cyxwiz-operator"))["operator"]["args"]
+    assert (len(pods), "--reservations=/etc/cyxwiz/reservations.json" in told) == (
+        (1, True) if mode == "reserve" else (0, False)
+    )
+    if mode == "reserve":
+        (tmp_path / "file").write_text(one(objects, "ConfigMap", "cyxwiz-reservations")["data"]["reservations.json"])
+        settings = read_settings(tmp_path / "file")
+        assert settings.priority_class_name == one(objects, "PriorityClass", "cyxwiz-reservation")["metadata"]["name"]
+        assert {"key": "cyxwiz.io/dedicated", "operator": "Exists"} in settings.tolerations
 
 
 def test_a_claim_on_all_gpus_takes_none_from_anybody() -> None:

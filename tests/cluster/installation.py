@@ -62,12 +62,13 @@ def runner_dependencies() -> Path:
 class Installation:
     """A release of the chart on the machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, gpus: int = GPUS) -> None:
         self.machine = machine
-        self.state = machine.folder / "node"
-        (machine.folder / "gpus").mkdir()
-        self.simulated = SimulatedGpus(machine.folder / "gpus" / "gpus.json", GPUS)
-        self.values = machine.folder / "values.yaml"
+        folder = machine.folder / f"{gpus}-gpus"
+        self.state = folder / "node"
+        (folder / "gpus").mkdir(parents=True)
+        self.simulated = SimulatedGpus(folder / "gpus" / "gpus.json", gpus)
+        self.values = folder / "values.yaml"
         self.values.write_text(yaml.safe_dump(self._values()))
 
     def _values(self) -> Object:
@@ -115,10 +116,22 @@ class Installation:
         assert answer.returncode == 0, answer.stderr + answer.stdout
         return answer.stdout
 
-    def install(self) -> str:
-        """What `helm install` printed, the pods being ready."""
+    def install(self, *settings: str) -> str:
+        """What `helm install` printed with these `--set` values, the pods being ready."""
         flags = ["--create-namespace", "--values", str(self.values), "--wait", "--timeout", "5m"]
+        flags += [flag for setting in settings for flag in ("--set", setting)]
         return self.helm("install", RELEASE, str(CHART), *flags, within_s=360)
+
+    def uninstall(self) -> None:
+        """Neither the release nor its namespace, its resources or any job is there; also when it was not."""
+        if RELEASE in self.helm("list", "--short").split():
+            for namespace in self.kubectl("get", "namespaces", "-o", "name").split():
+                name = namespace.partition("/")[2]
+                self.kubectl("-n", name, "delete", "trainingjobs", "--all", "--timeout=60s", check=False)
+            self.helm("uninstall", RELEASE, "--wait", "--timeout", "3m")
+        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s", timeout=130)
+        crds = ("trainingjobs.cyxwiz.io", "computenodes.cyxwiz.io")
+        self.kubectl("delete", "crd", *crds, "--ignore-not-found", "--timeout=60s", timeout=70)
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.machine.run_kubectl(*arguments, **options)
@@ -136,11 +149,18 @@ class Installation:
         return json.loads(text) if text else {}
 
     def wait_for(
-        self, kind: str, name: str, condition: Callable[[Object], bool], *, what: str, within_s: float = 120
+        self,
+        kind: str,
+        name: str,
+        condition: Callable[[Object], bool],
+        *,
+        what: str,
+        within_s: float = 120,
+        flags: tuple[str, ...] = (),
     ) -> Object:
         """The object once `condition` holds; fails with its status and the pods' logs when it never does."""
         deadline = time.monotonic() + within_s
-        while not condition(seen := self.get(kind, name)):
+        while not condition(seen := self.get(kind, name, *flags)):
             if time.monotonic() > deadline:
                 say(self.system("get", "pods", "-o", "wide"))
                 for pod in ("deployment/cyxwiz-operator", "daemonset/cyxwiz-node"):

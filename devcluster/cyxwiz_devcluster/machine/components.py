@@ -9,6 +9,8 @@ import yaml
 from . import runtime
 
 KUBELET_PORT = 10250
+# Device plugins look for the kubelet there and nowhere else.
+KUBELET_ROOT = Path("/var/lib/kubelet")
 SERVICE_CIDR_DNS = "10.96.0.10"
 
 
@@ -50,7 +52,7 @@ def kubelet_command(
         str(binary),
         f"--config={path}",
         f"--kubeconfig={kubeconfig}",
-        f"--root-dir={folder / 'root'}",
+        f"--root-dir={KUBELET_ROOT}",
         f"--cert-dir={folder / 'pki'}",
         f"--hostname-override={node}",
         f"--node-ip={address}",

@@ -75,6 +75,13 @@ class Machine(Cluster):
         address = str(runtime.socket(self._containerd))
         return self._inside.run("ctr", "--address", address, "--namespace", "k8s.io", *arguments, within_s=within_s)
 
+    def run_beside(self, name: str, command: list[str]) -> Path:
+        """A process of the machine, beside its containers, writes to the file. When it ends, the machine does."""
+        assert self._supervisor is not None
+        log = self._state.logs / f"{name}.log"
+        self._supervisor.start(name, command, log)
+        return log
+
     def stop(self, *, keep_logs: bool = False) -> None:
         """No process of the machine runs, containers included, and nothing of it is left on disk."""
         assert self._supervisor is not None
@@ -148,6 +155,10 @@ def _start(
     try:
         namespaces = Namespaces(supervisor.pid)
         namespaces.join()
+        root = folder / "kubelet" / "root"
+        root.mkdir()
+        components.KUBELET_ROOT.mkdir(parents=True, exist_ok=True)
+        namespaces.run("mount", "--bind", str(root), str(components.KUBELET_ROOT))
         machine = Machine(place, outside, found["kubectl"], supervisor, namespaces, lock)
         launch("containerd", runtime.write(folder / "containerd"))
         launch("etcd", controlplane.etcd_command(found["etcd"], place.folder / "etcd", PORTS, keys))

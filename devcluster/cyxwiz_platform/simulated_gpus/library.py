@@ -94,4 +94,5 @@ def _gpu(index: int, name: str, memory_mib: int, file: Path) -> dict[str, int | 
         "remap_failed": 0,
         "recovery": 0,
         "xids": 0,
+        "processes": 0,
     }

@@ -4,8 +4,9 @@
 """
 
 from .energy_meter import EnergyMeter
+from .guard import Guard, in_use
 from .inventory import Device, Devices, read_devices
 from .memory import MemoryMeter
 from .monitor import DeviceMonitor
 
-__all__ = ["Device", "DeviceMonitor", "Devices", "EnergyMeter", "MemoryMeter", "read_devices"]
+__all__ = ["Device", "DeviceMonitor", "Devices", "EnergyMeter", "Guard", "MemoryMeter", "in_use", "read_devices"]

@@ -40,14 +40,14 @@ SLOW_LOOKS = 2
 
 @dataclass(frozen=True)
 class Health:
-    """Healthy, Degraded, Unhealthy, Lost or Unmonitored; jobs are given none that is Unhealthy or Lost."""
+    """Healthy, Degraded, Unhealthy, Lost, Unmonitored or InUse; jobs are given none of Unhealthy, Lost, InUse."""
 
     state: str
     reason: str | None = None
 
     @property
     def usable(self) -> bool:
-        return self.state not in ("Unhealthy", "Lost")
+        return self.state not in ("Unhealthy", "Lost", "InUse")
 
 
 HEALTHY = Health("Healthy")

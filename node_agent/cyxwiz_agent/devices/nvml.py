@@ -199,6 +199,7 @@ def _reading(device: Any, gpu: Any, *, events: bool, parent: str | None = None) 
     # Not supported under MIG, neither by the device nor by its GPU.
     utilization = None if parent else _field(pynvml.nvmlDeviceGetUtilizationRates, gpu)
     remapped = _field(pynvml.nvmlDeviceGetRemappedRows, gpu)
+    processes = _field(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, device)
     return GpuReading(
         uuid=_text(pynvml.nvmlDeviceGetUUID(device)),
         name=_text(pynvml.nvmlDeviceGetName(device)),
@@ -224,6 +225,7 @@ def _reading(device: Any, gpu: Any, *, events: bool, parent: str | None = None) 
         remap_pending=bool(remapped and remapped[2]),
         remap_failed=bool(remapped and remapped[3]),
         recovery_action=_recovery_action(gpu),
+        processes=None if processes is None else len(processes),
         events=events,
     )
 

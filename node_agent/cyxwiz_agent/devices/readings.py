@@ -35,6 +35,8 @@ class GpuReading:
     remap_failed: bool = False
     recovery_action: str | None = None
     """What the driver wants done: "None" when nothing."""
+    processes: int | None = None
+    """How many processes compute on it."""
     events: bool = False
     """The driver will tell its errors (XIDs)."""
 

@@ -7,6 +7,7 @@ from .change import Note, StatusChange
 from .dry_run import answered
 from .leaving import told_to_yield
 from .placement import bound, queued, without_weights
+from .reserved import cannot_reserve, review_reservation
 from .retry import backing_off_nodes
 from .review import review
 
@@ -16,8 +17,10 @@ __all__ = [
     "answered",
     "backing_off_nodes",
     "bound",
+    "cannot_reserve",
     "queued",
     "review",
+    "review_reservation",
     "told_to_yield",
     "without_weights",
 ]

@@ -9,7 +9,7 @@ from cyxwiz_operator.views import JobView
 from .change import LINE, Note, StatusChange, changed, clip, waiting_again
 
 GRACE_S = 30
-OUTCOMES = {Reason.PREEMPTED: Failure.PREEMPTED, Reason.DRAINING: Failure.EVICTED}
+OUTCOMES = {Reason.PREEMPTED: Failure.PREEMPTED, Reason.DRAINING: Failure.EVICTED, Reason.EVICTED: Failure.EVICTED}
 """Reason of an order to yield to the outcome of an attempt that obeyed; neither counts against the job."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cyxwiz_crds import Assignment, ConditionType, Failure, Intent, Phase, Reason, RestoreFrom, Scheduling
 from cyxwiz_crds.artifacts import InitialWeights
 from cyxwiz_operator.clock import Now, after, parse, seconds_since
+from cyxwiz_operator.reservation_pods import pod_name
 from cyxwiz_operator.scheduling.planning import Placement, Waiting
 from cyxwiz_operator.views import JobView
 
@@ -17,9 +18,13 @@ ESTIMATE_SLACK = 0.1
 """An estimate that moved by less than this is not worth a write."""
 
 
-def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
-    """The job has a place: a new attempt, which drops whatever an earlier one reported, in the same write."""
+def bound(job: JobView, placement: Placement, now: Now, *, reserves: bool = False) -> StatusChange:
+    """The job has a place: a new attempt, which drops whatever an earlier one reported, in the same write.
+
+    With `reserves` its GPUs are asked of Kubernetes before it starts.
+    """
     attempt = job.attempt + 1
+    identity = f"{job.uid}-{attempt}"
     restore_from = _readable_checkpoint(job, placement.node)
     summary = f"Bound to {placement.node}" + (f" (attempt {attempt})." if attempt > 1 else ".")
     if restore_from:
@@ -38,9 +43,10 @@ def bound(job: JobView, placement: Placement, now: Now) -> StatusChange:
         true=(ConditionType.SCHEDULED,),
         attempt=attempt,
         assignment=Assignment(
-            id=f"{job.uid}-{attempt}",
+            id=identity,
             node=placement.node,
             gpus=list(placement.gpus),
+            reservation=pod_name(identity) if reserves and placement.gpus else None,
             intent=Intent.RUN,
             bound_at=now.micro_time,
             restore_from=restore_from,

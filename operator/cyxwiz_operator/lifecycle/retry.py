@@ -42,10 +42,13 @@ RULES: dict[str, Rule] = {
     Failure.NEVER_CLAIMED: Rule.NODE_FAULT,
     Failure.GPU_FAULT: Rule.NODE_FAULT,
     Failure.REJECTED: Rule.FREE,
+    Failure.NOT_RESERVED: Rule.FREE,
     Failure.EVICTED: Rule.FREE,
     Failure.PREEMPTED: Rule.FREE,
 }
-_BACKS_OFF = frozenset({Failure.NODE_LOST, Failure.NEVER_CLAIMED, Failure.GPU_FAULT, Failure.REJECTED})
+_BACKS_OFF = frozenset(
+    {Failure.NODE_LOST, Failure.NEVER_CLAIMED, Failure.GPU_FAULT, Failure.REJECTED, Failure.NOT_RESERVED}
+)
 
 
 class Verdict(NamedTuple):
@@ -99,6 +102,6 @@ def _refusals(job: JobView) -> Iterator[tuple[str, int, datetime]]:
         for record in reversed(records):
             if record.outcome not in _BACKS_OFF:
                 break
-            in_a_row += 1
-        if in_a_row:
-            yield node, in_a_row, parse(records[-1].ended_at)
+            in_a_row += record.outcome != Failure.NOT_RESERVED  # to ask Kubernetes again costs a pod and no more
+        if records[-1].outcome in _BACKS_OFF:
+            yield node, max(1, in_a_row), parse(records[-1].ended_at)

@@ -142,8 +142,15 @@ def _unclaimed(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
     if job.job.spec.suspend:
         message = f"Suspended before it started on {assignment.node}."
         return suspended(job, now, outcome=SUSPENDED, message=message)
-    waited_s = seconds_since(assignment.bound_at, now.wall) or 0.0
-    if node is not Liveness.ONLINE or waited_s < CLAIM_WITHIN_S:
+    # The agent waits for a reservation; `reserved` knows since when it has it.
+    return None if assignment.reservation else unclaimed(job, node, assignment.bound_at, now)
+
+
+def unclaimed(job: JobView, node: Liveness, since: str | None, now: Now) -> StatusChange | None:
+    """Its agent could have taken it since then, and lives."""
+    assignment = job.status.assignment
+    waited_s = seconds_since(since, now.wall) or 0.0
+    if assignment is None or node is not Liveness.ONLINE or waited_s < CLAIM_WITHIN_S:
         return None
     message = f"{assignment.node} is alive but did not take it within {CLAIM_WITHIN_S:.0f} s."
     return _failed(job, Failure.NEVER_CLAIMED, message, now)

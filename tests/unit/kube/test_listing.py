@@ -19,7 +19,9 @@ class Server:
         self._lists = list(lists)
         self._now: list[dict[str, Any]] = []
 
-    async def list(self, path: str, *, field_selector: str, limit: int, continue_from: str) -> dict[str, Any]:
+    async def list(
+        self, path: str, *, field_selector: str, label_selector: str, limit: int, continue_from: str
+    ) -> dict[str, Any]:
         if not continue_from:
             self._now = self._lists.pop(0)
         at = int(continue_from or 0)

@@ -66,6 +66,20 @@ def test_an_ill_gpu_is_named() -> None:
     assert (driver.status, driver.message) == ("False", "GPU-node-a-0 is Lost")
 
 
+def test_foreign_use_of_a_gpu_is_a_condition_from_the_first_time_on() -> None:
+    def exclusive(node: NodeView) -> list[tuple[str, str]]:
+        conditions = reviewed(node, Liveness.ONLINE).conditions
+        return [(each.status, each.message) for each in conditions if each.type == "GPUsExclusive"]
+
+    node = make_node(gpus=1, gpu_health="InUse")
+    assert exclusive(make_node(gpus=1)) == []
+    assert exclusive(node) == [("False", "GPU-node-a-0 is InUse. No job is placed there until that is over.")]
+    seen = reviewed(node, Liveness.ONLINE).conditions
+    over = make_node(gpus=1, status={"conditions": [each.wire() for each in seen]})
+    assert exclusive(over) == [("True", "Nobody else uses its GPUs.")]
+    assert not make_table(node).gpu_usable.any()
+
+
 def test_allocations_count_what_jobs_hold() -> None:
     jobs = [make_bound_job("one", gpus=1, cpus=2, gpu_uuids=[gpu_uuid("node-a", 1)]), make_bound_job("two")]
     in_use = allocations(make_table(make_node(gpus=2), jobs=jobs))["node-a"]
