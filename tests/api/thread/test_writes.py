@@ -74,7 +74,8 @@ def test_no_write_leaves_an_object_as_it_was(thread: Platform, audit_log: Path) 
     version: dict[tuple[str, str, str], str] = {}
     for write in writes(audit_log):
         what = (write.resource, write.result["metadata"].get("namespace", ""), write.result["metadata"]["uid"])
-        assert version.get(what) != write.version, f"{write.by} wrote {write.asked} to {write.name} in vain"
+        in_vain = version.get(what) == write.version and write.by in (OPERATOR, AGENT)
+        assert not in_vain, f"{write.by} wrote {write.asked} to {write.name} in vain"
         version[what] = write.version
     assert version, "the log was read"
 
