@@ -60,7 +60,10 @@ class Guard:
 
 def of_runner(uuid: str, runner: Snapshot) -> int:
     """How many processes the runner may have on the device at most."""
-    jobs = sum(max(1, len(job.gpus)) for job in runner.jobs if uuid in job.gpus and job.state != "Reaped")
+    live = [job for job in runner.jobs if uuid in job.gpus and job.state != "Reaped"]
+    # A job that has one whole GPU may compile its step there, in a process beside it.
+    compiling = any(len(job.gpus) == 1 and job.gpu_memory_bytes is None for job in live)
+    jobs = sum(len(job.gpus) for job in live) + compiling
     return jobs + (uuid in (runner.warm_gpus or ())) + (runner.sharing == "MPS")
 
 

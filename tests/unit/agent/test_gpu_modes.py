@@ -129,7 +129,11 @@ def looked(count: int | None, snapshot: Snapshot | None, looks: int = 2) -> dict
 def test_processes_beside_the_runners_are_foreign_when_two_looks_show_them() -> None:
     assert list(looked(1, runner())) == ["GPU-1"]
     assert looked(1, runner(), looks=1) == {}
-    assert list(looked(2, runner("GPU-1"))) == ["GPU-1"]
+    assert list(looked(3, runner("GPU-1"))) == ["GPU-1"]
+
+
+def test_a_job_may_compile_in_a_process_beside_it() -> None:
+    assert looked(2, runner("GPU-1")) == {}
 
 
 @pytest.mark.parametrize(
