@@ -31,6 +31,7 @@ NOT_RUN = {
     r"^helm (test|rollback|uninstall)": "needs pods; tests/cluster does it on a kubelet",
     r"\blogs (ds|deployment)/|\bexec ": "no kubelet; tests/cluster reads logs and runs commands in both",
     r"(deployment|ds) cyxwiz-(operator|node)$": "operator and agents are processes here; tests/cluster has the pods",
+    r"^kubectl describe pod POD": "no reservation has a pod here; tests/cluster makes some",
     r"delete pod -l app.kubernetes.io/component=node": "ends the token of an agent that is a process here",
     r"^kubectl delete (crd|namespace) |^kubectl drain": "ends what other tests use; tests/cluster",
 }
