@@ -7,7 +7,7 @@ import base64
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +16,9 @@ from s3fs import S3FileSystem
 from cyxwiz_protocol.location import Location
 from cyxwiz_protocol.storing import SUMS, Offered
 
-from .cache import FIRST_PAUSE_S, TRIES
 from .guard import Guard
 from .objects import CHUNK_BYTES, answered
+from .patience import patiently
 from .source import Unreachable, Unreadable
 
 PART_BYTES = 16 * 2**20
@@ -78,7 +78,7 @@ class Bucket:
     async def _ask(self, method: str, name: str, **given: Any) -> Any:
         """The store's answer, asked again while it has none."""
         place = {"Bucket": self._location.authority, "Key": f"{self._location.path.rstrip('/')}/{name}"}
-        return await _patiently(lambda: self._answered(self._files._call_s3(method, **place, **given), name))
+        return await patiently(lambda: self._answered(self._files._call_s3(method, **place, **given), name))
 
     async def _answered(self, call: Awaitable[Any], name: str) -> Any:
         path = f"{self._location.path.rstrip('/')}/{name}"
@@ -89,18 +89,6 @@ class Bucket:
             raise Unreadable(f"{self._location}: there is no bucket {bucket}") from error
         except PermissionError as error:
             raise Unreadable(f"{self._location}: this node's credentials may not write there") from error
-
-
-async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
-    tries = 0
-    while True:
-        try:
-            return await ask()
-        except Unreachable:
-            tries += 1
-            if tries >= TRIES:
-                raise
-            await asyncio.sleep(FIRST_PAUSE_S * 2**tries)
 
 
 async def _read(file: Offered, start: int, count: int) -> bytes:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,9 @@ from pydantic import ValidationError
 
 from cyxwiz_crds import Model, size_text
 
+from .patience import FIRST_PAUSE_S, TRIES, patiently
 from .source import Changed, Facts, Source, Unreachable, Unreadable
 
-TRIES = 5
-"""In a row without a byte more."""
-FIRST_PAUSE_S = 0.25
 GROWTH_BYTES = 64 * 2**20
 """By so much a file of unknown size is given room at a time."""
 
@@ -71,7 +69,7 @@ class Cache:
         slot = Slot(self._folder / hashlib.sha256(key.encode()).hexdigest()[:40])
         lock = await asyncio.to_thread(slot.lock)
         try:
-            facts = await _patiently(source.facts)
+            facts = await patiently(source.facts)
             entry = await asyncio.to_thread(slot.complete, facts)
             hit = entry is not None
             if entry is None:
@@ -92,7 +90,7 @@ class Cache:
                 return await asyncio.to_thread(slot.finish, facts)
             except Changed:
                 slot.drop_part()
-                facts = await _patiently(source.facts)
+                facts = await patiently(source.facts)
                 tries += 1
                 if tries >= TRIES:
                     raise Unreachable(f"{name} changed {TRIES} times while it was read") from None
@@ -245,19 +243,6 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-async def _patiently(ask: Callable[[], Awaitable[Facts]]) -> Facts:
-    """What `ask` says, asked again while nobody answers."""
-    tries = 0
-    while True:
-        try:
-            return await ask()
-        except Unreachable:
-            tries += 1
-            if tries >= TRIES:
-                raise
-            await asyncio.sleep(FIRST_PAUSE_S * 2**tries)
 
 
 def _read(path: Path) -> Entry | None:
