@@ -8,24 +8,35 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field
+import subprocess
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
+import yaml
 
+from cyxwiz_crds import TrainingJob
+from cyxwiz_devcluster import find_or_build
 from cyxwiz_kube import paths
+from cyxwiz_operator.reservation_pods import ReservationSettings, pod_body
+from cyxwiz_operator.views import JobView
 from cyxwiz_platform import Platform
-from cyxwiz_platform.platform import NAMESPACE, agent_pod, node_object
+from cyxwiz_platform.platform import CHART, NAMESPACE, agent_pod, node_object
+from tests.api.subjects import Row, Subject
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "permissions.md"
-VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-OF_STATUS = ("get", "update", "patch")
 TENANT = "matrix-tenant"
 JOB = "on-mine"
+RESERVING = "(mode reserve)"
+IMAGE = "registry.example/pause:1"
+RESERVATIONS = (
+    "priorityclass/cyxwiz-reservation",
+    *(f"{kind}/cyxwiz-reservations" for kind in ("clusterrolebinding", "clusterrole")),
+    *(f"validatingadmissionpolicy{kind}/cyxwiz-reservations" for kind in ("binding", "")),
+)
+SETTINGS = ReservationSettings.model_validate({"resourceName": "nvidia.com/gpu", "image": IMAGE})
 # What Kubernetes lets any authenticated token do: ask about itself.
 OF_EVERYBODY = {
     ("authorization.k8s.io", "selfsubjectaccessreviews", "create"),
@@ -44,25 +55,22 @@ ESCALATIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """A resource of the table, and what a write to it carries."""
-
-    collection: str | None
-    """None for a subresource, which has none."""
-    path: str
-    new: dict[str, Any] = field(default_factory=dict)
-    patch: dict[str, Any] = field(default_factory=dict)
-    is_proxy: bool = False
-    """Nothing is stored there: whoever gets as far as "no such endpoint" was let through."""
-
-    @property
-    def verbs(self) -> tuple[str, ...]:
-        return OF_STATUS if self.collection is None else VERBS
-
-
 def manifest(api_version: str, kind: str, name: str, **rest: Any) -> dict[str, Any]:
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}} | rest
+
+
+def plain_pod(name: str, **spec: Any) -> dict[str, Any]:
+    return manifest("v1", "Pod", name, spec={"containers": [{"name": "main", "image": IMAGE}], **spec})
+
+
+def reservation(assignment: str) -> dict[str, Any]:
+    """The pod that the operator makes for this assignment of a job whose uid is `u`."""
+    job = manifest("cyxwiz.io/v1alpha1", "TrainingJob", "holds", spec=SPEC)
+    job["metadata"] |= {"uid": "u", "namespace": TENANT}
+    bound = {"id": assignment, "node": "mine", "gpus": ["GPU-0"], "reservation": f"cyxwiz-{assignment}"}
+    view = JobView(TrainingJob.model_validate(job | {"status": {"phase": "Bound", "assignment": bound}}))
+    assert view.status.assignment is not None
+    return pod_body(view, view.status.assignment, SETTINGS)
 
 
 SPEC = {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}}
@@ -112,6 +120,10 @@ ROWS = {
     ),
     "services/proxy, cyxwiz-agent:logs": Row(None, f"{SERVICES}/cyxwiz-agent:logs/proxy/v1", is_proxy=True),
     "services/proxy, any other": Row(None, f"{SERVICES}/cyxwiz-agent:http/proxy/metrics", is_proxy=True),
+    f"pods, a reservation {RESERVING}": Row(
+        paths.pods(TENANT), paths.pod(TENANT, "cyxwiz-u-1"), reservation("u-2"), LABEL
+    ),
+    f"pods, any other {RESERVING}": Row(paths.pods(TENANT), paths.pod(TENANT, "plain"), plain_pod("new"), LABEL),
     "nodes": Row(paths.nodes(), paths.node("mine"), manifest("v1", "Node", "new"), LABEL),
     "events": Row(
         paths.events(TENANT),
@@ -131,69 +143,6 @@ ROWS = {
 }
 
 
-class Subject:
-    """One token's view of the API server."""
-
-    def __init__(self, server: str, tls: ssl.SSLContext, token: str) -> None:
-        self._session = aiohttp.ClientSession(
-            base_url=server,
-            connector=aiohttp.TCPConnector(ssl=tls, limit=8),
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=aiohttp.ClientTimeout(total=60),
-        )
-
-    async def close(self) -> None:
-        await self._session.close()
-
-    async def ask(self, method: str, path: str, body: Any = None, **query: str) -> tuple[int, dict[str, Any]]:
-        """Status and answer; of a watch that has begun only the status."""
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        data = None if body is None else json.dumps(body)
-        async with self._session.request(method, path, data=data, params=query, headers={"Content-Type": kind}) as got:
-            begun = "watch" in query and got.status == 200
-            return got.status, {} if begun else await got.json(content_type=None)
-
-    async def may(self, verb: str, row: Row, present: dict[str, Any]) -> bool:
-        """Whether the server would do it. Raises AssertionError for an answer that is neither yes nor a refusal."""
-        collection = row.collection or ""
-        match verb:
-            case "get":
-                status, answer = await self.ask("GET", row.path)
-            case "list":
-                status, answer = await self.ask("GET", collection, limit="1")
-            case "watch":
-                status, answer = await self.ask("GET", collection, watch="1", timeoutSeconds="1")
-            case "create":
-                status, answer = await self.ask("POST", collection, row.new, dryRun="All")
-            case "update":
-                status, answer = await self.ask("PUT", row.path, present, dryRun="All")
-            case "patch":
-                status, answer = await self.ask("PATCH", row.path, row.patch, dryRun="All")
-            case "delete":
-                status, answer = await self.ask("DELETE", row.path, dryRun="All")
-            case _:
-                status, answer = await self.ask("DELETE", collection, dryRun="All")
-        if status < 300 or (verb == "create" and answer.get("reason") == "AlreadyExists"):
-            return True
-        if row.is_proxy and answer.get("reason") in ("NotFound", "ServiceUnavailable"):
-            return True
-        by_policy = status == 422 and "denied request" in answer["message"]
-        assert status == 403 or by_policy, f"{verb} {row.path}: {status} {answer}"
-        return False
-
-    async def is_authorized(self, group: str, resource: str, verb: str, namespace: str) -> bool:
-        """What RBAC says, which admission policies may narrow further."""
-        resource, _, subresource = resource.partition("/")
-        attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes | {"namespace": namespace}},
-        }
-        _, answer = await self.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-        return answer["status"]["allowed"]
-
-
 @pytest.fixture(scope="module")
 def tokens(idle: Platform) -> Iterator[dict[str, str]]:
     """A token for each column of the table; the objects of its rows exist."""
@@ -208,6 +157,9 @@ def tokens(idle: Platform) -> Iterator[dict[str, str]]:
         _in(TENANT, manifest("cyxwiz.io/v1alpha1", "TrainingJob", JOB, spec=SPEC)),
         _in(TENANT, ROWS["events"].new | {"metadata": {"name": "one"}}),
         *(_in(TENANT, manifest("v1", "ServiceAccount", role)) for role in ("view", "edit", "admin")),
+        # Without an owner, which the garbage collector would miss.
+        _in(TENANT, _labelled(plain_pod("cyxwiz-u-1", serviceAccountName="view"), "u-1")),
+        _in(TENANT, plain_pod("plain", serviceAccountName="view")),
         *(_in(TENANT, _role_binding(role)) for role in ("view", "edit", "admin")),
     )
     bound = {"phase": "Bound", "attempt": 1, "assignment": {"id": "u-1", "node": "mine", "intent": "Run"}}
@@ -227,6 +179,8 @@ def tokens(idle: Platform) -> Iterator[dict[str, str]]:
     kubectl("delete", "lease/mine", "endpointslice/one", "-n", NAMESPACE, "--ignore-not-found")
     kubectl("delete", "configmap", "cyxwiz-fair-share", "another", "-n", NAMESPACE, "--ignore-not-found")
     pods = ("cyxwiz-agent-mine", "cyxwiz-agent-other")
+    kubectl("delete", *RESERVATIONS, "--ignore-not-found")
+    kubectl("delete", "configmap", "cyxwiz-reservations", "-n", NAMESPACE, "--ignore-not-found")
     kubectl("delete", "pod", *pods, "-n", NAMESPACE, "--ignore-not-found", "--force", "--grace-period=0")
 
 
@@ -247,6 +201,34 @@ async def subjects(idle: Platform, tokens: dict[str, str]) -> AsyncIterator[dict
         await client.close()
 
 
+def of_mode_reserve() -> list[dict[str, Any]]:
+    """What the chart adds to permissions in mode reserve."""
+    flags = ["operator.enabled=false", "nodes.enabled=false", "nodes.gpu.mode=reserve"]
+    flags += [f"nodes.gpu.reservation.image={IMAGE}"]
+    helm = [str(find_or_build("helm")), "template", "cyxwiz", str(CHART), "--namespace", NAMESPACE]
+    answer = subprocess.run([*helm, "--set", ",".join(flags)], capture_output=True, text=True, check=True)
+    objects = [each for each in yaml.safe_load_all(answer.stdout) if each]
+    return [each for each in objects if each["metadata"]["name"].startswith("cyxwiz-reservation")]
+
+
+@pytest_asyncio.fixture
+async def reserving(idle: Platform, subjects: dict[str, Subject]) -> dict[str, Subject]:
+    """The same, once the server enforces what the chart adds in mode reserve."""
+    idle.apply(*of_mode_reserve())
+    operator = subjects["operator"]
+    ours, others = (ROWS[f"pods, {which} {RESERVING}"] for which in ("a reservation", "any other"))
+    async with asyncio.timeout(60):
+        while True:
+            if await operator.may("create", ours, {}) and not await operator.may("create", others, {}):
+                break
+            await asyncio.sleep(0.2)
+    return subjects
+
+
+def _labelled(pod: dict[str, Any], assignment: str) -> dict[str, Any]:
+    return pod | {"metadata": pod["metadata"] | {"labels": {"cyxwiz.io/assignment": assignment}}}
+
+
 def _in(namespace: str, body: dict[str, Any]) -> dict[str, Any]:
     return body | {"metadata": body["metadata"] | {"namespace": namespace}}
 
@@ -257,25 +239,21 @@ def _role_binding(role: str) -> dict[str, Any]:
     return manifest("rbac.authorization.k8s.io/v1", "RoleBinding", role, roleRef=reference, subjects=[subject])
 
 
-async def test_every_cell_is_what_the_document_says(idle: Platform, subjects: dict[str, Subject]) -> None:
-    async def line(name: str, row: Row) -> str:
-        path = row.path.removesuffix("/status")
-        present = {} if row.is_proxy else json.loads(idle.cluster.run_kubectl("get", "--raw", path))
-        cells = [f"`{name}`"]
-        for subject in subjects.values():
-            allowed = [verb for verb in row.verbs if await subject.may(verb, row, present)]
-            cells.append(", ".join(allowed) or "-")
-        return f"| {' | '.join(cells)} |"
-
-    heading = f"| resource | {' | '.join(subjects)} |"
-    measured = [heading, *await asyncio.gather(*(line(name, row) for name, row in ROWS.items()))]
-    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
-    assert measured == lines[:1] + lines[2:], "\n".join(measured)
-
-
 @pytest.mark.parametrize("who", ["operator", "agent", "runner"])
 async def test_nothing_beyond_the_document_is_allowed(idle: Platform, subjects: dict[str, Subject], who: str) -> None:
-    known = {(_group(row.path), name.partition(",")[0].split("/cyxwiz")[0]) for name, row in ROWS.items()}
+    """Without mode reserve, which the tests below switch on for good."""
+    assert await _allowed(idle, subjects[who], [name for name in ROWS if RESERVING not in name]) == []
+
+
+async def test_nothing_beyond_the_document_is_allowed_in_mode_reserve(
+    idle: Platform, reserving: dict[str, Subject]
+) -> None:
+    assert await _allowed(idle, reserving["operator"], list(ROWS)) == []
+
+
+async def _allowed(idle: Platform, subject: Subject, rows: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """What the server would let this token do beside these rows of the table."""
+    known = {(_group(ROWS[name].path), name.partition(",")[0].split("/cyxwiz")[0]) for name in rows}
     questions = [
         (group, resource, verb, namespace)
         for group, resource, verb in [*_served(idle), *ESCALATIONS]
@@ -283,8 +261,52 @@ async def test_nothing_beyond_the_document_is_allowed(idle: Platform, subjects: 
         if (group, resource) not in known and (group, resource, verb) not in OF_EVERYBODY
     ]
     assert len(questions) > 1000
-    answers = await asyncio.gather(*(subjects[who].is_authorized(*question) for question in questions))
-    assert [question for question, yes in zip(questions, answers, strict=True) if yes] == []
+    answers = await asyncio.gather(*(subject.is_authorized(*question) for question in questions))
+    return [question for question, yes in zip(questions, answers, strict=True) if yes]
+
+
+async def test_every_cell_is_what_the_document_says(idle: Platform, reserving: dict[str, Subject]) -> None:
+    async def line(name: str, row: Row) -> str:
+        path = row.path.removesuffix("/status")
+        present = {} if row.is_proxy else json.loads(idle.cluster.run_kubectl("get", "--raw", path))
+        cells = [f"`{name}`"]
+        for subject in reserving.values():
+            allowed = [verb for verb in row.verbs if await subject.may(verb, row, present)]
+            cells.append(", ".join(allowed) or "-")
+        return f"| {' | '.join(cells)} |"
+
+    heading = f"| resource | {' | '.join(reserving)} |"
+    measured = [heading, *await asyncio.gather(*(line(name, row) for name, row in ROWS.items()))]
+    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("|")]
+    assert measured == lines[:1] + lines[2:], "\n".join(measured)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("metadata", "labels"), {}, "no others"),
+        (("metadata", "name"), "another", "no others"),
+        (("metadata", "ownerReferences"), [], "belongs to the job"),
+        (("spec", "containers", 0, "image"), "evil", "the image that the chart names"),
+        (("spec", "containers", 0, "command"), ["sh"], "nothing to run of its own"),
+        (("spec", "initContainers"), [{"name": "a", "image": IMAGE}], "one container"),
+        (("spec", "hostNetwork"), True, "nothing of its machine's"),
+        (("spec", "automountServiceAccountToken"), True, "no token"),
+        (("spec", "volumes"), [{"name": "root", "hostPath": {"path": "/"}}], "no volumes"),
+        (("spec", "containers", 0, "securityContext", "privileged"), True, "cannot set `allowPrivilegeEscalation`"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+async def test_a_reservation_that_could_do_anything_is_refused(
+    reserving: dict[str, Subject], path: tuple[str | int, ...], value: Any, said: str
+) -> None:
+    pod = reservation("u-3")
+    place: Any = pod
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    status, answer = await reserving["operator"].ask("POST", paths.pods(TENANT), pod, dryRun="All")
+    assert (status, said in answer["message"]) == (422, True), answer
 
 
 def _served(idle: Platform) -> Iterable[tuple[str, str, str]]:
