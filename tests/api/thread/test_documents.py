@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_devcluster import find_or_build
 from cyxwiz_platform import Platform
 from cyxwiz_platform.platform import CHART, LOOPBACK, NAMESPACE, reachable_address
+from cyxwiz_protocol.job_folder import JobFolder
 from tests.thread import TRAINS_WITHIN_S, digits, finished, phase, status_of, stepping
 
 ROOT = Path(__file__).parents[3]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("first-job", "install", "operate", "upgrade", "troubleshoot"))]
+NAMES = ("first-job", "bring-your-data", "install", "operate", "upgrade", "troubleshoot")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
+PROGRAMS = ("kubectl", "helm", "make", "docker", "sha256sum", "python")
 JOB, NODE = "digits-cnn", "node-b"
 PLACEHOLDERS = {"NODE": NODE, "NAME": JOB, "REGISTRY": "registry.example"}
+OF_A_JOB = {field.alias for field in TrainingJobSpec.model_fields.values()}
 Object = dict[str, Any]
 
 NOT_RUN = {
@@ -38,6 +46,7 @@ NOT_RUN = {
 # What a command needs, the first that matches.
 NEEDS_A_RUNNING_JOB = r'"(suspend|cancel|control)":|status\.execution\.control'
 NEEDS_A_MODEL = rf"(tj|trainingjob)s?[ /]{JOB}|jsonpath"
+IN_THE_MODELS_FOLDER = r"^(sha256sum|python) "
 # What is true soon after it.
 THEN = {
     r'"suspend":true': phase("Suspended"),
@@ -69,7 +78,7 @@ def commands(page: str) -> Iterator[Command]:
         typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
         for line in typed:
             text = re.sub(r"\s+# .*$", "", line).strip()
-            if text.partition(" ")[0] in ("kubectl", "helm", "make", "docker"):
+            if text.partition(" ")[0] in PROGRAMS:
                 yield Command(page, text)
     before = ""
     for cell in re.findall(r"(?m)^\|.*\| (.*) \|$", (ROOT / page).read_text()):
@@ -104,13 +113,13 @@ def terminal(thread: Platform, tmp_path: Path) -> Iterator[Callable[[str], str]]
         (tmp_path / "bin" / name).symlink_to(find_or_build(name))
     for name in ("examples", "helm"):
         (tmp_path / name).symlink_to(ROOT / name)
-    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environ = os.environ | {"KUBECONFIG": str(thread.cluster.kubeconfig), "PATH": path}
 
     def run(line: str) -> str:
         process = subprocess.Popen(
             ["bash", "-c", f"set -o pipefail; {line}"],
-            cwd=tmp_path,
+            cwd=model_folder(thread, tmp_path) if re.search(IN_THE_MODELS_FOLDER, line) else tmp_path,
             env=environ,
             text=True,
             stdout=subprocess.PIPE,
@@ -145,6 +154,17 @@ def anew(platform: Platform, job: Object, ready: Callable[[Object], bool], what:
     platform.cluster.run_kubectl("delete", "trainingjob", JOB, "--ignore-not-found")
     platform.apply(job)
     platform.wait_for("trainingjob", JOB, ready, what=what, within_s=2 * TRAINS_WITHIN_S)
+
+
+def model_folder(platform: Platform, place: Path) -> Path:
+    """A copy of the folder of the job's model, on whichever machine it lies, with samples to ask about."""
+    folder = place / "model"
+    if not folder.exists():
+        assignment = status_of(job_of(platform))["assignment"]
+        jobs = platform.machines[assignment["node"]].state
+        shutil.copytree(JobFolder.of(jobs, assignment["id"]).model, folder)
+        np.save(folder / "samples.npy", np.zeros((3, 1, 8, 8), np.uint8))
+    return folder
 
 
 def prepare(platform: Platform, command: str) -> None:
@@ -188,6 +208,10 @@ def test_every_reason_not_to_run_a_command_has_a_command() -> None:
 def test_the_yaml_of_a_page_is_taken(thread: Platform, page: str, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page, "yaml")):
         document = yaml.safe_load(block)
+        if document.keys() <= OF_A_JOB:
+            document = digits("part")
+            document["spec"] |= yaml.safe_load(block)
+            block = yaml.safe_dump(document)
         if "kind" in document:
             thread.cluster.run_kubectl("create", "--dry-run=server", "-f", "-", input=block)
         else:  # values of the chart
