@@ -116,6 +116,8 @@ class Inventory(Model):
     """How jobs with gpuMemory share its GPUs: MPS, or time slices."""
     gpu_context_mi_b: Annotated[int | None, Field(alias="gpuContextMiB", ge=0, le=2**31)] = None
     """MiB of a GPU that each job sharing it is charged besides its gpuMemory, for its CUDA context."""
+    gpu_mode: Word | None = None
+    """What its agent was started with: dedicated, reserve or unguarded. It says how the node's GPUs are given."""
     labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
     """Labels of the Kubernetes node, as the agent last saw them."""
     max_concurrent_jobs: Count | None = None

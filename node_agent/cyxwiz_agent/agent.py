@@ -260,7 +260,8 @@ class Agent:
         return Capacity(uuids, settings.cpus, settings.memory_bytes, settings.max_jobs, devices.unusable)
 
     def _inventory(self, labels: dict[str, str]) -> Inventory:
-        return inventory(self._known_devices(), self._capacity(), self._runner.snapshot, labels)
+        mode = self._settings.gpu_mode
+        return inventory(self._known_devices(), self._capacity(), self._runner.snapshot, labels, mode)
 
     def _missing(self) -> str | None:
         """What keeps the agent from taking jobs, in words; None when nothing does."""

@@ -16,6 +16,7 @@ from cyxwiz_protocol.runner_api import Snapshot
 from .admission import Capacity
 from .devices import Devices
 from .gpu_room import context_mib
+from .settings import GpuMode
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def inventory(
     capacity: Capacity,
     snapshot: Snapshot | None,
     labels: dict[str, str],
+    gpu_mode: GpuMode = GpuMode.UNGUARDED,
 ) -> Inventory:
     """The node in the words of its ComputeNode. Pure."""
     gpus = devices.gpus
@@ -48,6 +50,7 @@ def inventory(
         models=snapshot.models if snapshot else [],
         gpu_sharing=snapshot.sharing if snapshot and gpus else None,
         gpu_context_mi_b=context_mib(snapshot.sharing) if snapshot and gpus else None,
+        gpu_mode=gpu_mode.value if gpus else None,
         labels=labels,
         max_concurrent_jobs=capacity.max_jobs,
         gpu_text=_gpu_text(gpus),

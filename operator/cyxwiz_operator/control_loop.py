@@ -50,7 +50,7 @@ class ControlLoop:
         clock: Callable[[], Now] = real_now,
         reservations: Reservations | None = None,
     ) -> None:
-        """With `reservations` GPUs are reserved through Kubernetes."""
+        """With `reservations` GPUs are reserved through Kubernetes, on nodes whose agents look there."""
         self._cluster = cluster
         self._reservations = reservations
         self._watched = watched
@@ -59,7 +59,7 @@ class ControlLoop:
         self._metrics = metrics
         self._clock = clock
         self._ledger = Ledger()
-        self._columns = Columns()
+        self._columns = Columns(can_reserve=reservations is not None)
         self._sources = Sources(cluster)
         self.fencing = Fencing(cluster, leases, metrics)
         self.fair_share = FairShare(cluster, settings.fair_share_interval_s, clock())

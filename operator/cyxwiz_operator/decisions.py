@@ -57,9 +57,11 @@ def decide(
 ) -> Decisions:
     """What to do about every job that may be written; the first `explained` that wait hear all the news.
 
-    With a `reservation_wait_s` GPUs are reserved through Kubernetes, and a job gives its place up after so long.
+    With a `reservation_wait_s` GPUs are reserved through Kubernetes on nodes that want it so, and a job gives its place
+    up after so long. A node's own mode counts, which it has from the start of its agent to the end: a change of the
+    chart's reaches the operator first.
     """
-    reserves = reservation_wait_s is not None
+    can_reserve = reservation_wait_s is not None
     seen = {job.uid: job for job in snapshot.jobs if job.uid not in snapshot.held}
     reviewed = {uid: review(job, snapshot.liveness_for(job), snapshot.now) for uid, job in seen.items()}
     changes = {uid: change for uid, change in reviewed.items() if change is not None}
@@ -75,6 +77,7 @@ def decide(
     binds: list[StatusChange] = []
     for placement in planned.placements:
         job = placement.job
+        reserves = can_reserve and snapshot.views[placement.node].reserves
         binds.append(_joined(seen[job.uid], changes.pop(job.uid, None), bound(job, placement, now, reserves=reserves)))
     explanations: list[StatusChange] = []
     for waiting in planned.waiting:
@@ -109,13 +112,14 @@ def decide(
 
 
 def _reserved(snapshot: ClusterSnapshot, jobs: list[JobView], wait_s: float) -> dict[str, StatusChange]:
-    """uid to what follows from the state of its reservation, or from its wish to share a GPU."""
+    """uid to what follows from the state of its reservation, or from its wish to share a GPU that no node grants."""
     found: dict[str, StatusChange] = {}
+    only_whole = all(view.reserves for view in snapshot.views.values() if view.gpus)
     for job in jobs:
         assignment = job.status.assignment
         pod = snapshot.reservations.get(assignment.id) if assignment else None
         change = review_reservation(job, pod, snapshot.liveness_for(job), snapshot.now, wait_s)
-        change = change or cannot_reserve(job, snapshot.now)
+        change = change or (cannot_reserve(job, snapshot.now) if only_whole else None)
         found |= {job.uid: change} if change else {}
     return found
 

@@ -64,6 +64,10 @@ class NodeTable:
     """(N, G) 0 where there is no device."""
     gpu_context_mib: Ints
     """(N,) charged to each job that shares a GPU, besides its `gpuMemory`."""
+    reserves: Mask
+    """(N,) its GPUs are had whole, and through Kubernetes."""
+    withheld: Mask
+    """(N,) the same, where this operator was not told how to ask Kubernetes."""
     compute_capability: Floats
     """(N,) of its best GPU, 0 without one."""
     reputation: Floats
@@ -161,9 +165,11 @@ class Columns:
     Scores that fade with time are read anew every minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, can_reserve: bool = False) -> None:
+        """With `can_reserve` GPUs may be asked of Kubernetes."""
+        self._can_reserve = can_reserve
         self._views: list[NodeView] = []
-        self._table = _idle_table([], datetime.min)
+        self._table = _idle_table([], datetime.min, can_reserve)
         self._read_at = datetime.min
 
     def of(self, nodes: Iterable[NodeView], wall: datetime) -> NodeTable:
@@ -172,7 +178,7 @@ class Columns:
         same = len(views) == len(self._views) and all(map(is_, views, self._views))
         if not same or abs(wall.replace(tzinfo=None) - self._read_at) > _FRESH:
             self._views, self._read_at = views, wall.replace(tzinfo=None)
-            self._table = _idle_table(views, wall)
+            self._table = _idle_table(views, wall, self._can_reserve)
         return self._table
 
 
@@ -205,7 +211,7 @@ def own_demand(view: JobView, excluded: frozenset[str] = frozenset(), weights_no
     return view.demand._replace(excluded=excluded, weights_node=weights_node)
 
 
-def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
+def _idle_table(views: Sequence[NodeView], wall: datetime, can_reserve: bool) -> NodeTable:
     count = len(views)
     devices = max((len(view.gpus) for view in views), default=0)
     usable = np.zeros((count, devices), bool)
@@ -235,6 +241,8 @@ def _idle_table(views: Sequence[NodeView], wall: datetime) -> NodeTable:
         gpu_degraded=degraded,
         gpu_total_mib=total_mib,
         gpu_context_mib=_ints(view.gpu_context_mib for view in views),
+        reserves=_bools(view.reserves for view in views),
+        withheld=_bools(view.reserves and not can_reserve for view in views),
         compute_capability=_floats(view.compute_capability for view in views),
         reputation=_floats(score_of(view.outcomes, wall, typical) for view in views),
         online_seconds=_floats(online_s(view.online_since, view.earlier_online, wall) for view in views),

@@ -240,6 +240,12 @@ class NodeView:
         inventory = self.node.status.inventory
         return (inventory.gpu_context_mi_b or 0) if inventory else 0
 
+    @property
+    def reserves(self) -> bool:
+        """Its agent starts jobs on GPUs that Kubernetes has given to a pod of theirs, and on no others."""
+        inventory = self.node.status.inventory
+        return inventory is not None and inventory.gpu_mode == "reserve"
+
     @cached_property
     def labels(self) -> Mapping[str, str]:
         """The Kubernetes node's, overruled by the administrator's."""

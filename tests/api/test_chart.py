@@ -149,6 +149,14 @@ def test_the_ways_to_gpus() -> None:
     assert annotated["annotations"]["cdi.k8s.io/cyxwiz"] == "nvidia.com/gpu=all"
 
 
+def test_an_operator_keeps_what_it_needs_for_machines_that_are_still_in_mode_reserve() -> None:
+    objects = render("nodes.gpu.mode=dedicated", "nodes.gpu.reservation.keep=true")
+    assert "--gpu-mode=dedicated" in containers(pod_of(objects, "DaemonSet", "cyxwiz-node"))["agent"]["args"]
+    told = containers(pod_of(objects, "Deployment", "cyxwiz-operator"))["operator"]["args"]
+    assert "--reservations=/etc/cyxwiz/reservations.json" in told
+    assert one(objects, "ClusterRole", "cyxwiz-reservations")["rules"][0]["resources"] == ["pods"]
+
+
 @pytest.mark.parametrize("mode", ["dedicated", "reserve", "unguarded"])
 def test_the_kubelets_answers_are_for_the_agent_alone_and_pods_for_mode_reserve(mode: str, tmp_path: Path) -> None:
     objects = render(f"nodes.gpu.mode={mode}", "nodes.gpu.kubeletDir=/var/lib/k0s/kubelet")

@@ -203,11 +203,38 @@ def test_a_deleted_reservation_makes_the_job_leave_and_go_on(release: Installati
     wait_without_reservations(release, within_s=120)
 
 
-def test_in_mode_dedicated_a_foreign_pod_keeps_jobs_away_and_is_named(release: Installation) -> None:
-    release.helm("upgrade", "cyxwiz", str(CHART), "--reuse-values", "--set", "nodes.gpu.mode=dedicated")
-    release.system("delete", release.node_pod(), "--timeout=120s", timeout=130)
+def upgraded(release: Installation, settings: str) -> None:
+    """The chart has these values, and the operator that was started with them is ready."""
+    release.helm("upgrade", "cyxwiz", str(CHART), "--reuse-values", "--set", settings)
     release.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
-    release.wait_for("cn", NODE, is_online, what="online")
+
+
+def test_another_gpu_mode_comes_with_the_machines_next_pod_and_ends_no_job(release: Installation) -> None:
+    """What runs or starts on the machine until then is of the mode that its agent has."""
+    release.apply(endless("before", resources={"gpus": 1, "cpus": 1, "memory": "512Mi"}))
+    before = release.wait_for("tj", "before", stepping, what="training")
+    step = status_of(before)["execution"]["progress"]["step"]
+    upgraded(release, "nodes.gpu.mode=dedicated,nodes.gpu.reservation.keep=true")
+    after = release.wait_for(
+        "tj", "before", lambda job: status_of(job)["execution"]["progress"]["step"] > step, what="training on"
+    )
+    assert status_of(after)["assignment"] == status_of(before)["assignment"]
+    release.kubectl("delete", "tj", "before")
+    release.apply(digits("between", gpus=1))
+    done = release.wait_for("tj", "between", finished, what="finished")
+    assert "reservation" in status_of(done)["assignment"]
+    wait_without_reservations(release, within_s=120)
+
+    release.system("delete", release.node_pod(), "--timeout=120s", timeout=130)
+    release.wait_for("cn", NODE, lambda node: _mode(node) == "dedicated" and is_online(node), what="of the new mode")
+    release.apply(digits("after", gpus=1))
+    done = release.wait_for("tj", "after", finished, what="finished")
+    assert (status_of(done)["phase"], "reservation" in status_of(done)["assignment"]) == ("Succeeded", False)
+    upgraded(release, "nodes.gpu.reservation.keep=false")
+    assert "cyxwiz-reservations" not in release.kubectl("get", "clusterrole", "-o", "name")
+
+
+def test_in_mode_dedicated_a_foreign_pod_keeps_jobs_away_and_is_named(release: Installation) -> None:
     release.apply(pod("foreign"))
     release.wait_for("pod", "foreign", running, what="running")
     seen = release.wait_for("cn", NODE, lambda node: _gpu(node)["health"] == "InUse", what="seen in use")
@@ -233,6 +260,10 @@ def test_processes_that_are_not_the_runners_keep_jobs_away(release: Installation
 
 def _gpu(node: Object) -> Object:
     return status_of(node)["inventory"]["gpus"][0]
+
+
+def _mode(node: Object) -> str | None:
+    return status_of(node).get("inventory", {}).get("gpuMode")
 
 
 def _exclusive(node: Object) -> str | None:

@@ -28,6 +28,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if has .Values.nodes.gpu.access (list "runtimeClass" "privileged") }}yes{{ end }}
 {{- end }}
 
+{{- /* Whether the operator may ask Kubernetes for GPUs: some agents may still be in mode reserve. */}}
+{{- define "cyxwiz.reserves" -}}
+{{- if or (eq .Values.nodes.gpu.mode "reserve") .Values.nodes.gpu.reservation.keep }}yes{{ end }}
+{{- end }}
+
 {{- /* Resources of a container, with the pod's claim on GPUs if asked: include "cyxwiz.resources" (list true .Values.agent.resources) */}}
 {{- define "cyxwiz.resources" -}}
 {{- $resources := deepCopy (index . 1) -}}

@@ -100,6 +100,13 @@ def has_free_gpus(job: Demand, nodes: NodeTable) -> Mask:
     return free_devices(job, nodes).sum(axis=1) >= job.gpus
 
 
+def gpus_are_given(job: Demand, nodes: NodeTable) -> Mask:
+    """Kubernetes gives out whole GPUs, to an operator that was told how to ask."""
+    if job.gpus == 0:
+        return np.ones(len(nodes), bool)
+    return ~(nodes.withheld if job.gpu_memory_mib is None else nodes.reserves)
+
+
 def has_free_cpus(job: Demand, nodes: NodeTable) -> Mask:
     return nodes.free_cpus >= job.cpus
 
@@ -145,6 +152,10 @@ COULD_NEVER = (
     Filter(
         "TooLittleMemory", has_memory, "has less than {memory} of memory", "have less than {memory} of memory",
         hint="Set a smaller resources.memory.",
+    ),
+    Filter(
+        "GPUMode", gpus_are_given, "is of another GPU mode than it needs", "are of another GPU mode than it needs",
+        hint="docs/upgrade.md: a machine changes its GPU mode when its pod is replaced.",
     ),
 )  # fmt: skip  # one check reads best as one block
 NOT_NOW = (

@@ -14,6 +14,7 @@ from cyxwiz_agent.devices import Device, Devices
 from cyxwiz_agent.devices.health import Health
 from cyxwiz_agent.devices.readings import GpuReading, Xid
 from cyxwiz_agent.registration import READINGS_EVERY_S, Registration, inventory, worth_writing
+from cyxwiz_agent.settings import GpuMode
 from cyxwiz_crds.compute_node import AgentInfo, Inventory
 from cyxwiz_kube import Kube
 from cyxwiz_protocol.runner_api import Snapshot
@@ -56,6 +57,12 @@ def test_a_node_tells_how_its_gpus_are_shared_and_what_that_costs_each_job() -> 
         for way in ("MPS", "time slices")
     ]
     assert [(each.gpu_sharing, each.gpu_context_mi_b) for each in told] == [("MPS", 0), ("time slices", 1024)]
+
+
+def test_a_node_with_gpus_says_how_they_are_given() -> None:
+    capacity = Capacity(frozenset({"GPU-a"}), cpus=4, memory_bytes=2**33, max_jobs=16)
+    for devices, told in ((Devices((Device(READING),)), "reserve"), (Devices(), None)):
+        assert inventory(devices, capacity, None, {}, GpuMode.RESERVE).gpu_mode == told
 
 
 def test_trainers_wait_on_healthy_gpus_and_on_none_of_a_node_that_drains() -> None:

@@ -118,6 +118,7 @@ def make_node(
     labels: Mapping[str, str] | None = None,
     inventory: bool = True,
     warm: bool = False,
+    gpu_mode: str | None = None,
     status: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> NodeView:
@@ -133,7 +134,7 @@ def make_node(
         for number in range(gpus)
     ]
     has = {"gpus": devices, "cpus": cpus, "memoryMiB": memory_mib, "labels": dict(labels or {})}
-    has |= {"warmTrainers": warm, "gpuContextMiB": gpu_context_mib}
+    has |= {"warmTrainers": warm, "gpuContextMiB": gpu_context_mib, "gpuMode": gpu_mode}
     return parse_node(
         {
             "metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 1},
@@ -174,11 +175,14 @@ def make_snapshot(
     ledger: Ledger | None = None,
     now: Now = NOW,
     sources: Mapping[Key, Source] | None = None,
+    *,
+    can_reserve: bool = False,
 ) -> ClusterSnapshot:
     """A snapshot in which every node is online."""
+    columns = Columns(can_reserve=can_reserve)
     views = {node.name: node for node in nodes}
     seen = {job.uid: job for job in jobs}
-    return take_snapshot(seen, views, ledger or Ledger(), make_leases(*views), Columns(), now, sources=sources)
+    return take_snapshot(seen, views, ledger or Ledger(), make_leases(*views), columns, now, sources=sources)
 
 
 def written(change: StatusChange, version: str = "2") -> JobView:

@@ -57,6 +57,7 @@ def first_refusal(job: Demand, node: NodeView, online: bool, jobs: Sequence[JobV
         "GPUMemoryTooSmall": not known or len(large) >= job.gpus,
         "TooFewCPUs": not known or node.cpus >= job.cpus,
         "TooLittleMemory": not known or node.memory_mib >= job.memory_mib,
+        "GPUMode": job.gpus == 0 or not node.reserves,
         "Offline": online and known,
         "Unschedulable": not node.node.spec.unschedulable,
         "BackingOff": node.name not in job.excluded,

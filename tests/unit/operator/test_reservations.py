@@ -49,14 +49,47 @@ def after(job: JobView, pod: Reservation | None, **options: Any) -> Any:
     return review_reservation(job, pod, Liveness.ONLINE, options.pop("now", NOW), WAIT_S)
 
 
-def test_a_bind_names_the_pod_and_one_without_gpus_names_none() -> None:
+@pytest.mark.parametrize(
+    ("mode", "can_reserve", "pod"),
+    [
+        ("reserve", True, "cyxwiz-uid-team-a-gpu-1"),
+        ("dedicated", True, None),  # the chart's mode was changed, and the machine's pod not replaced yet
+        ("dedicated", False, None),
+        ("unguarded", True, None),
+    ],
+)
+def test_a_bind_is_of_the_mode_that_the_nodes_agent_has(mode: str, can_reserve: bool, pod: str | None) -> None:
     jobs = [make_job("cpu"), make_job("gpu", gpus=1)]
-    snapshot = make_snapshot(jobs, [make_node(gpus=1)])
-    found = {c.job.uid: c.status.assignment for c in decide(snapshot, most_binds=9, reservation_wait_s=60).binds}
+    snapshot = make_snapshot(jobs, [make_node(gpus=1, gpu_mode=mode)], can_reserve=can_reserve)
+    binds = decide(snapshot, most_binds=9, reservation_wait_s=WAIT_S if can_reserve else None).binds
+    found = {change.job.uid: change.status.assignment for change in binds}
     named = {uid: assignment and assignment.reservation for uid, assignment in found.items()}
-    assert named == {"uid-team-a-cpu": None, "uid-team-a-gpu": "cyxwiz-uid-team-a-gpu-1"}
-    plain = decide(snapshot, most_binds=9).binds
-    assert all(change.status.assignment and change.status.assignment.reservation is None for change in plain)
+    assert named == {"uid-team-a-cpu": None, "uid-team-a-gpu": pod}
+
+
+def test_an_operator_that_cannot_reserve_leaves_gpus_of_mode_reserve_alone_and_says_why() -> None:
+    jobs = [make_job("cpu"), make_job("gpu", gpus=1)]
+    found = decide(make_snapshot(jobs, [make_node(gpus=1, gpu_mode="reserve")]), most_binds=9)
+    assert [change.job.uid for change in found.binds] == ["uid-team-a-cpu"]
+    (told,) = found.changes
+    assert "another GPU mode" in (told.status.summary or "")
+    assert "when its pod is replaced" in (told.status.summary or "")
+
+
+@pytest.mark.parametrize("can_reserve", [True, False])
+def test_a_job_that_shares_a_gpu_goes_to_a_machine_that_is_of_another_mode_already(can_reserve: bool) -> None:
+    nodes = [make_node("node-a", gpus=1, gpu_mode="reserve"), make_node("node-b", gpus=1, gpu_mode="dedicated")]
+    snapshot = make_snapshot([make_job(gpus=1, gpu_memory="4Gi")], nodes, can_reserve=can_reserve)
+    (bind,) = decide(snapshot, most_binds=9, reservation_wait_s=WAIT_S if can_reserve else None).binds
+    assert bind.status.assignment is not None
+    assert (bind.status.assignment.node, bind.status.assignment.reservation) == ("node-b", None)
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "reserve", None])
+def test_a_job_that_trains_is_left_alone_whatever_the_mode_of_its_node_has_become(mode: str | None) -> None:
+    for job in (reserving(execution=RUNNING), make_bound_job("plain", gpus=1, execution=RUNNING)):
+        found = decide(make_snapshot([job], [make_node(gpus=1, gpu_mode=mode)]), most_binds=9)
+        assert (found.binds, found.changes) == ((), ())
 
 
 def test_the_pod_is_the_jobs_asks_for_its_gpus_on_its_node_and_can_do_nothing() -> None:
