@@ -1,4 +1,4 @@
-"""One machine for the session: a control plane, a kubelet, the images, the chart."""
+"""One machine for the session: a control plane, kubelets, the images, the chart."""
 
 from __future__ import annotations
 
@@ -9,21 +9,37 @@ import pytest
 
 from cyxwiz_devcluster.machine import Images, Machine, start, why_not
 from tests.cluster.installation import Installation, build_images, runner_dependencies, say
+from tests.cluster.storage import Storage
+from tests.thread import is_online
+
+SECOND_NODE = "machine-b"
 
 
 @pytest.fixture(scope="session")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A node that has the images."""
+def images() -> Images:
+    """Where the chart's images are, once built."""
     if (reason := why_not()) is not None:
         pytest.skip(f"no kubelet can run on this machine: {reason}")
-    images = Images()
+    return Images()
+
+
+@pytest.fixture(scope="session")
+def image_names(images: Images) -> list[str]:
+    """The chart's images, built."""
     began = time.monotonic()
     names = build_images(images)
     runner_dependencies()
     say(f"images built after {time.monotonic() - began:.0f} s: {', '.join(names)}")
+    return names
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory, images: Images, image_names: list[str]) -> Iterator[Machine]:
+    """A node that has the images."""
+    began = time.monotonic()
     running = start(tmp_path_factory.mktemp("machine"), images=images)
     try:
-        running.load(images, *names)
+        running.load(images, *image_names)
         say(f"machine with images after {time.monotonic() - began:.0f} s")
         yield running
     finally:
@@ -36,3 +52,29 @@ def installation(machine: Machine) -> Installation:
     release = Installation(machine)
     say(release.install())
     return release
+
+
+@pytest.fixture(scope="session")
+def storage(machine: Machine) -> Storage:
+    """Claims and an object store that every node reaches."""
+    storage = Storage(machine)
+    storage.start()
+    return storage
+
+
+@pytest.fixture(scope="session")
+def pair(machine: Machine, storage: Storage) -> Iterator[Installation]:
+    """The chart on two nodes, a cordon of which moves jobs, with volumes and a store."""
+    began = time.monotonic()
+    machine.join(SECOND_NODE)
+    say(f"second node Ready after {time.monotonic() - began:.1f} s")
+    capacity = {"cpus": 2, "memory": "3Gi"}
+    release = Installation(machine, capacity=capacity, **storage.values())
+    for each in storage.objects():
+        release.apply(each)
+    say(release.install("operator.cordonDrains=true"))
+    say(f"installed on two nodes after {time.monotonic() - began:.1f} s")
+    for name in machine.nodes:
+        release.wait_for("cn", name, is_online, what="online")
+    yield release
+    release.uninstall()

@@ -15,15 +15,17 @@ import yaml
 
 from cyxwiz_devcluster import find_or_build
 from cyxwiz_devcluster.build import cache_root
-from cyxwiz_devcluster.machine import Images, Machine
+from cyxwiz_devcluster.machine import FIRST_NODE, Images, Machine
 from cyxwiz_platform.platform import CHART, NAMESPACE
 from cyxwiz_platform.simulated_gpus import SimulatedGpus, build
 from cyxwiz_platform.simulated_gpus.library import FILE_VARIABLE
+from tests.thread import digits, finished, status_of
 
 ROOT = Path(__file__).parents[2]
 DEBIAN_PYTHON = "3.11"
 GPUS = 8
 RELEASE = "cyxwiz"
+PROBE = "/app/cyxwiz_probe/__init__.py"
 Object = dict[str, Any]
 
 
@@ -62,39 +64,51 @@ def runner_dependencies() -> Path:
 class Installation:
     """A release of the chart on the machine."""
 
-    def __init__(self, machine: Machine, gpus: int = GPUS) -> None:
+    def __init__(self, machine: Machine, gpus: int = GPUS, **further: Any) -> None:
+        """On every node that the machine has by now. `further` are values of `nodes`, beside those of every test."""
         self.machine = machine
-        folder = machine.folder / f"{gpus}-gpus"
-        self.state = folder / "node"
-        (folder / "gpus").mkdir(parents=True)
-        self.simulated = SimulatedGpus(folder / "gpus" / "gpus.json", gpus)
-        self.values = folder / "values.yaml"
-        self.values.write_text(yaml.safe_dump(self._values()))
+        self._folder = f"{gpus}-gpus-{len(machine.nodes)}-nodes"
+        self.simulated_on = {node: self._simulated(node, gpus) for node in machine.nodes}
+        self.values = machine.folder / f"{self._folder}.yaml"
+        values = self._values()
+        values["nodes"] |= further
+        self.values.write_text(yaml.safe_dump(values))
+
+    @property
+    def simulated(self) -> SimulatedGpus:
+        """The GPUs of the first node."""
+        return self.simulated_on[FIRST_NODE]
+
+    def _simulated(self, node: str, gpus: int) -> SimulatedGpus:
+        folder = self.machine.local_of(node) / self._folder / "gpus"
+        folder.mkdir(parents=True)
+        return SimulatedGpus(folder / "gpus.json", gpus)
 
     def _values(self) -> Object:
         """CPU training beside eight simulated GPUs, on whatever this machine is."""
-        library, gpus = build(), self.simulated.file.parent
+        library, local = build(), self.machine.local / self._folder
         return {
             "image": {"registry": "localhost", "tag": "dev", "pullPolicy": "Never"},
             "operator": {
                 "logFormat": "text",
-                # The only node is cordoned and drained, and the operator has nowhere else to go.
+                # Its node is cordoned and drained, and the operator is to stay: the other one is lost to the API.
                 "tolerations": [{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}],
+                "nodeSelector": {"kubernetes.io/hostname": FIRST_NODE},
             },
             "nodes": {
                 "gpu": {"access": "none"},
                 "capacity": {"cpus": 2, "memory": "6Gi"},
-                "state": {"hostPath": str(self.state)},
+                "state": {"hostPath": str(local / "state")},
                 "sharedMemory": "256Mi",
                 "extraVolumes": [
                     {"name": "dependencies", "hostPath": {"path": str(runner_dependencies()), "type": "Directory"}},
                     {"name": "library", "hostPath": {"path": str(library), "type": "Directory"}},
-                    {"name": "gpus", "hostPath": {"path": str(gpus), "type": "Directory"}},
+                    {"name": "gpus", "hostPath": {"path": str(local / "gpus"), "type": "Directory"}},
                 ],
             },
             "agent": {
                 "extraEnv": [
-                    {"name": FILE_VARIABLE, "value": f"/gpus/{self.simulated.file.name}"},
+                    {"name": FILE_VARIABLE, "value": "/gpus/gpus.json"},
                     {"name": "LD_LIBRARY_PATH", "value": "/simulated"},
                 ],
                 "extraVolumeMounts": [
@@ -169,6 +183,24 @@ class Installation:
             time.sleep(0.2)
         return seen
 
-    def node_pod(self) -> str:
-        """Name of the node's pod."""
-        return self.system("get", "pods", "-l", "app.kubernetes.io/component=node", "-o", "name").strip()
+    def node_pod(self, node: str = FIRST_NODE) -> str:
+        """Name of that node's pod."""
+        which = ("-l", "app.kubernetes.io/component=node", "--field-selector", f"spec.nodeName={node}")
+        return self.system("get", "pods", *which, "-o", "name").strip()
+
+
+def seen_by_probe(release: Installation, name: str) -> Object:
+    """What hostile code found that ran as a job of that name."""
+    release.apply(digits(name, dataset={"uri": "probe://token"}))
+    ended = release.wait_for("tj", name, finished, what="finished")
+    text = _string_with("probe {", status_of(ended))
+    assert text, json.dumps(status_of(ended))
+    return json.JSONDecoder().raw_decode(text.partition("probe ")[2])[0]
+
+
+def _string_with(text: str, value: object) -> str:
+    """The first string in there that holds `text`; empty when none does."""
+    if isinstance(value, str):
+        return value if text in value else ""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for child in children if (found := _string_with(text, child))), "")

@@ -9,11 +9,10 @@ from typing import Any
 
 from cyxwiz_platform import demo
 from cyxwiz_platform.platform import CHART, NAMESPACE
-from tests.cluster.installation import GPUS, Installation, say
+from tests.cluster.installation import GPUS, PROBE, Installation, say, seen_by_probe
 from tests.thread import digits, endless, finished, is_online, phase, status_of, stepping
 
 NODE = "machine"
-PROBE = "/app/cyxwiz_probe/__init__.py"
 Object = dict[str, Any]
 
 
@@ -101,30 +100,17 @@ def test_a_job_runs_on_two_of_the_simulated_gpus(installation: Installation) -> 
 
 def test_a_job_finds_no_token(installation: Installation) -> None:
     """A job with hostile code looks everywhere; the same search in the agent's container finds the token."""
-    job = digits("thief", dataset={"uri": "probe://token"})
-    installation.apply(job)
-    ended = installation.wait_for("tj", "thief", finished, what="finished")
-    message = json.dumps(status_of(ended))
-    assert "probe {" in message, message
-    seen = json.JSONDecoder().raw_decode(find(status_of(ended), "probe ").partition("probe ")[2])[0]
+    seen = seen_by_probe(installation, "thief")
     say(f"the job saw {seen}")
     assert 700_000 <= seen["uid"] <= 700_999
     assert seen["tried"] > 0
-    assert seen["tokens"] == []
+    assert seen["secrets"] == []
     assert seen["sockets"] == []
 
     script = installation.system("exec", installation.node_pod(), "-c", "runner", "--", "cat", PROBE)
     command = ["exec", "-i", installation.node_pod(), "-c", "agent", "--", "/opt/cyxwiz/bin/python", "-"]
     found = json.loads(installation.system(*command, input=script))
-    assert "/var/run/secrets/kubernetes.io/serviceaccount/token" in " ".join(found["tokens"])
-
-
-def find(value: object, text: str) -> str:
-    """The first string in there that holds `text`."""
-    if isinstance(value, str):
-        return value if text in value else ""
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((found for child in children if (found := find(child, text))), "")
+    assert "/var/run/secrets/kubernetes.io/serviceaccount/token" in " ".join(found["secrets"])
 
 
 def test_a_cordoned_node_takes_no_job(installation: Installation) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from . import runtime
+from .place import NodePlace
 
 KUBELET_PORT = 10250
 # Device plugins look for the kubelet there and nowhere else.
@@ -14,18 +15,18 @@ KUBELET_ROOT = Path("/var/lib/kubelet")
 SERVICE_CIDR_DNS = "10.96.0.10"
 
 
-def kubelet_command(
-    binary: Path, folder: Path, kubeconfig: Path, ca: Path, *, node: str, address: str, containerd: Path
-) -> list[str]:
-    """A kubelet with everything below `folder`, whose configuration is written there."""
+def kubelet_command(binary: Path, place: NodePlace, kubeconfig: Path, ca: Path) -> list[str]:
+    """A kubelet with everything below the node's folder, where its configuration is written."""
+    folder = place.folder / "kubelet"
     config = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {"x509": {"clientCAFile": str(ca)}, "webhook": {"enabled": True}},
         "authorization": {"mode": "Webhook"},
-        "containerRuntimeEndpoint": f"unix://{runtime.socket(containerd)}",
+        "containerRuntimeEndpoint": f"unix://{runtime.socket(place.containerd)}",
         "clusterDomain": "cluster.local",
         "cgroupDriver": "cgroupfs",
+        "cgroupRoot": place.cgroup_root,
         "failCgroupV1": False,
         "failSwapOn": False,
         "maxOpenFiles": 20_000,
@@ -54,24 +55,24 @@ def kubelet_command(
         f"--kubeconfig={kubeconfig}",
         f"--root-dir={KUBELET_ROOT}",
         f"--cert-dir={folder / 'pki'}",
-        f"--hostname-override={node}",
-        f"--node-ip={address}",
+        f"--hostname-override={place.name}",
+        f"--node-ip={place.address}",
     ]
 
 
-def proxy_command(binary: Path, folder: Path, kubeconfig: Path, node: str) -> list[str]:
+def proxy_command(binary: Path, place: NodePlace, kubeconfig: Path) -> list[str]:
     """A kube-proxy in nftables mode that leaves the kernel's global limits alone."""
     config = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "clientConnection": {"kubeconfig": str(kubeconfig)},
-        "clusterCIDR": runtime.POD_CIDR,
+        "clusterCIDR": runtime.CLUSTER_CIDR,
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     }
-    path = folder / "kube-proxy.yaml"
+    path = place.folder / "kube-proxy.yaml"
     path.write_text(yaml.safe_dump(config))
-    return [str(binary), f"--config={path}", f"--hostname-override={node}"]
+    return [str(binary), f"--config={path}", f"--hostname-override={place.name}"]
 
 
 def scheduler_command(binary: Path, kubeconfig: Path) -> list[str]:

@@ -1,10 +1,9 @@
-"""Starts a control plane and one node with containers, and is the handle to them."""
+"""Starts a control plane and a node with containers, lets further nodes join, and is the handle to them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,16 +12,17 @@ from cyxwiz_devcluster import certificates, controlplane, kubeconfig, processes,
 from cyxwiz_devcluster.binaries import find_or_build
 from cyxwiz_devcluster.cluster import Cluster, FindBinary
 from cyxwiz_devcluster.console import tell
-from cyxwiz_devcluster.errors import DevclusterError, KubectlError
+from cyxwiz_devcluster.errors import DevclusterError
 from cyxwiz_devcluster.processes import Record, SupervisorHandle
 from cyxwiz_devcluster.state import State
 
-from . import components, runtime
+from . import components
 from .images import Images
-from .namespaces import ADDRESS, ENTER, Namespaces, leave
+from .namespaces import ENTER, HOLD, Namespaces, leave
+from .node import Node, Parts, remove_cgroups, wait
+from .place import FIRST_NODE, NodePlace
 from .requirements import hold_machine, why_not
 
-NODE = "machine"
 BINARIES = (
     "etcd",
     "kube-apiserver",
@@ -37,12 +37,10 @@ PORTS = controlplane.Ports(etcd=2379, etcd_peer=2380, api=6443)
 READY_WITHIN_S = 240.0
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 LEAST_INOTIFY_INSTANCES = 1024
-CGROUPS = Path("/sys/fs/cgroup")
-CGROUPS_GONE_WITHIN_S = 5.0
 
 
 class Machine(Cluster):
-    """A Kubernetes with one node, `machine`, on which pods run. As a context manager it ends with the block."""
+    """A Kubernetes with a node, `machine`, on which pods run. As a context manager it ends with the block."""
 
     def __init__(
         self,
@@ -51,29 +49,84 @@ class Machine(Cluster):
         kubectl: Path,
         supervisor: SupervisorHandle,
         namespaces: Namespaces,
+        parts: Parts,
         lock: int,
     ) -> None:
         super().__init__(state, state.kubeconfig, endpoint, kubectl, supervisor)
         self._inside = namespaces
+        self._parts = parts
         self._lock = lock
-        self._containerd = state.folder / "machine" / "containerd"
+        self._archives: list[Path] = []
+        self.nodes = {FIRST_NODE: Node(_first_place(state), parts, namespaces)}
 
     @property
     def folder(self) -> Path:
-        """A folder that is the same for the machine and for this process."""
+        """A folder that is the same for every node and for this process."""
         return self.state / "machine"
 
-    def load(self, images: Images, *names: str) -> None:
-        """The node's pods may use these images, under `imagePullPolicy: Never`."""
-        with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder, "images.tar")
-            images.save(names, archive)
-            self.ctr("images", "import", str(archive), within_s=600)
+    @property
+    def local(self) -> Path:
+        """A folder, by its name on every node, of which each node has its own."""
+        return self.folder / "local"
 
-    def ctr(self, *arguments: str, within_s: float = 60) -> str:
-        """What containerd's client printed."""
-        address = str(runtime.socket(self._containerd))
-        return self._inside.run("ctr", "--address", address, "--namespace", "k8s.io", *arguments, within_s=within_s)
+    def local_of(self, node: str) -> Path:
+        """The same folder of that node, as this process sees it."""
+        return self.local if node == FIRST_NODE else self.nodes[node].place.folder / "local"
+
+    def load(self, images: Images, *names: str) -> None:
+        """Pods of every node may use these images, under `imagePullPolicy: Never`."""
+        archive = self.folder / f"images-{len(self._archives)}.tar"
+        images.save(names, archive)
+        self._archives.append(archive)
+        for node in self.nodes.values():
+            node.load(archive)
+
+    def join(self, name: str) -> None:
+        """A further node is Ready, and its pods may use all images that were loaded before."""
+        assert self._supervisor is not None
+        deadline = time.monotonic() + READY_WITHIN_S
+        place = NodePlace(name, self.folder / name, number=len(self.nodes))
+        for folder in (self.local, place.folder / "local"):
+            folder.mkdir(parents=True, exist_ok=True)
+        holder = f"{name}-namespaces"
+        self._parts.launch(holder, list(HOLD))
+        branch = self._inside.branch(place, self._pid(holder, deadline))
+        # Mounts of the first node were copied, and are none of this one's.
+        branch.run("umount", "--recursive", "--lazy", str(components.KUBELET_ROOT))
+        branch.run("mount", "--bind", str(place.folder / "local"), str(self.local))
+        node = self.nodes[name] = Node(place, self._parts, branch)
+        node.start_containerd()
+        wait(lambda: node.ctr("version"), f"containerd of {name} did not answer", deadline)
+        for archive in self._archives:
+            node.load(archive)
+        node.start_kubelet()
+        self.wait_ready(name, deadline)
+
+    def wait_ready(self, name: str, deadline: float) -> None:
+        """The node is Ready by `deadline`, of the monotonic clock. Raises DevclusterError."""
+        wait(
+            lambda: self.run_kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=5s"),
+            f"The node {name} was not Ready; see {self._state.logs}/{self.nodes[name].place.process('kubelet')}.log",
+            deadline,
+        )
+
+    def disconnect(self, name: str) -> None:
+        """A further node is lost to everybody, and runs on by itself."""
+        self._inside.disconnect(self.nodes[name].place)
+
+    def connect(self, name: str) -> None:
+        """It is back on the network."""
+        self._inside.connect(self.nodes[name].place)
+
+    def _pid(self, name: str, deadline: float) -> int:
+        """The number that a process of the machine has in there."""
+        while True:
+            record = self.record()
+            if found := [each.pid for each in (record.processes if record else ()) if each.name == name]:
+                return found[0]
+            if time.monotonic() > deadline:
+                raise DevclusterError(f"{name} was not started")
+            time.sleep(0.02)
 
     def run_beside(self, name: str, command: list[str]) -> Path:
         """A process of the machine, beside its containers, writes to the file. When it ends, the machine does."""
@@ -128,21 +181,15 @@ def _start(
     """Told in order; when it fails nothing of it runs."""
     started = time.monotonic()
     deadline = started + READY_WITHIN_S
-    folder = place.folder / "machine"
-    for each in (place.logs, folder / "containerd", folder / "kubelet"):
-        each.mkdir(parents=True, exist_ok=True)
+    first = _first_place(place)
+    place.logs.mkdir(parents=True, exist_ok=True)
     _allow_inotify()
     _clean_up()
     authority = certificates.Authority(place.pki)
-    keys = certificates.issue_all(authority, ("127.0.0.1", "10.96.0.1", ADDRESS))
+    keys = certificates.issue_all(authority, ("127.0.0.1", "10.96.0.1", first.address))
     kubelet_client = authority.issue("kubelet-client", "kubelet-client", groups=["system:masters"])
-    outside = kubeconfig.endpoint(f"https://{ADDRESS}:{PORTS.api}", keys.ca.certificate)
-    inside = kubeconfig.endpoint(PORTS.server, keys.ca.certificate)
-    kubeconfig.write_for_certificate(place.kubeconfig, outside, "admin", keys.admin)
-
-    def signed_in(name: str, user: str, *groups: str) -> Path:
-        pair = keys.controller_manager if name == "kube-controller-manager" else authority.issue(name, user, groups)
-        return kubeconfig.write_for_certificate(place.pki / f"{name}.kubeconfig", inside, name, pair)
+    api_server = kubeconfig.endpoint(f"https://{first.address}:{PORTS.api}", keys.ca.certificate)
+    kubeconfig.write_for_certificate(place.kubeconfig, api_server, "admin", keys.admin)
 
     supervisor = SupervisorHandle(place.record, place.logs / "supervisor.log", ENTER)
 
@@ -152,54 +199,44 @@ def _start(
     def recorded() -> Record | None:
         return processes.read_record(place.record)
 
+    parts = Parts(found, authority, keys.ca.certificate, api_server, place.pki, launch)
     try:
         namespaces = Namespaces(supervisor.pid)
-        namespaces.join()
-        root = folder / "kubelet" / "root"
-        root.mkdir()
-        components.KUBELET_ROOT.mkdir(parents=True, exist_ok=True)
-        namespaces.run("mount", "--bind", str(root), str(components.KUBELET_ROOT))
-        machine = Machine(place, outside, found["kubectl"], supervisor, namespaces, lock)
-        launch("containerd", runtime.write(folder / "containerd"))
+        namespaces.join(first)
+        machine = Machine(place, api_server, found["kubectl"], supervisor, namespaces, parts, lock)
+        node = machine.nodes[FIRST_NODE]
+        node.start_containerd()
         launch("etcd", controlplane.etcd_command(found["etcd"], place.folder / "etcd", PORTS, keys))
         launch(
             "kube-apiserver",
-            controlplane.reachable_apiserver_command(found["kube-apiserver"], PORTS, keys, ADDRESS, kubelet_client),
+            controlplane.reachable_apiserver_command(
+                found["kube-apiserver"], PORTS, keys, first.address, kubelet_client
+            ),
         )
-        api = readiness.Api(outside.server, keys.ca.certificate, keys.admin)
+        api = readiness.Api(api_server.server, keys.ca.certificate, keys.admin)
 
         def wait_for(path: str, what: str) -> None:
             readiness.wait_for(api, path, what, recorded, supervisor.has_ended, deadline)
 
         wait_for(readiness.READY, "The API server was not ready")
-        manager = signed_in("kube-controller-manager", "")
+        manager = kubeconfig.write_for_certificate(
+            place.pki / "kube-controller-manager.kubeconfig",
+            api_server,
+            "kube-controller-manager",
+            keys.controller_manager,
+        )
         launch(
             "kube-controller-manager",
             controlplane.controller_manager_command(found["kube-controller-manager"], manager, keys),
         )
-        scheduler = signed_in("kube-scheduler", "system:kube-scheduler")
+        scheduler = parts.signed_in("kube-scheduler", "system:kube-scheduler")
         launch("kube-scheduler", components.scheduler_command(found["kube-scheduler"], scheduler))
-        _wait(lambda: machine.ctr("version"), "containerd did not answer", deadline)
+        wait(lambda: node.ctr("version"), "containerd did not answer", deadline)
         machine.load(images, pause)
-        kubelet = components.kubelet_command(
-            found["kubelet"],
-            folder / "kubelet",
-            signed_in("kubelet", f"system:node:{NODE}", "system:nodes"),
-            keys.ca.certificate,
-            node=NODE,
-            address=ADDRESS,
-            containerd=folder / "containerd",
-        )
-        launch("kubelet", kubelet)
-        proxy = signed_in("kube-proxy", "system:kube-proxy")
-        launch("kube-proxy", components.proxy_command(found["kube-proxy"], folder, proxy, NODE))
+        node.start_kubelet()
         wait_for(readiness.DEFAULT_ACCOUNT, "The service account `default` was not made")
-        _wait(
-            lambda: machine.run_kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=5s"),
-            f"The node was not Ready; see {place.logs}/kubelet.log",
-            deadline,
-        )
-        place.note(kubectl=str(found["kubectl"]), server=outside.server)
+        machine.wait_ready(FIRST_NODE, deadline)
+        place.note(kubectl=str(found["kubectl"]), server=api_server.server)
     except BaseException:
         supervisor.kill()
         _clean_up()
@@ -209,15 +246,8 @@ def _start(
     return machine
 
 
-def _wait(attempt: Callable[[], object], what: str, deadline: float) -> None:
-    while True:
-        try:
-            attempt()
-            return
-        except (DevclusterError, KubectlError) as error:
-            if time.monotonic() > deadline:
-                raise DevclusterError(f"{what}: {error}") from error
-            time.sleep(0.2)
+def _first_place(state: State) -> NodePlace:
+    return NodePlace(FIRST_NODE, state.folder / "machine", number=0)
 
 
 def _allow_inotify() -> None:
@@ -230,10 +260,4 @@ def _allow_inotify() -> None:
 def _clean_up() -> None:
     """What outlives the namespaces is gone: an interface, and the kubelet's groups, whose processes have ended."""
     leave()
-    deadline = time.monotonic() + CGROUPS_GONE_WITHIN_S  # the last process of a group is not gone at once
-    while (roots := [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]) and time.monotonic() < deadline:
-        for root in roots:
-            for group in sorted([root, *root.rglob("*/")], key=lambda path: -len(path.parts)):
-                with contextlib.suppress(OSError):
-                    group.rmdir()
-        time.sleep(0.05)
+    remove_cgroups()

@@ -3,6 +3,9 @@
 The supervisor is the first process of the process namespace. When it ends, however it ends, the kernel ends every
 process in there, containers included, and with them the mounts and the network go: nothing has to be cleaned up but
 folders.
+
+A further node has mounts and a network of its own within, and a cable to the first node. They are those of a process
+that does nothing, which the supervisor keeps like any other.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import time
 from pathlib import Path
 
 from cyxwiz_devcluster.errors import DevclusterError
+
+from .place import NodePlace
 
 # Mounts that the kubelet makes must reach containers, hence shared; none of them leaves the namespace.
 ENTER = (
@@ -35,7 +40,16 @@ BEGINS_WITHIN_S = 20.0
 
 INTERFACE = "cyxwiz0"
 """Outside. There is one machine at a time, so whatever has the name was left by one that was killed."""
-OUTSIDE, ADDRESS = "10.250.0.2", "10.250.0.1"
+HOLD = (
+    "unshare",
+    "--mount",
+    "--net",
+    "--propagation=private",
+    "sh",
+    "-c",
+    "mount --make-rshared / && exec sleep infinity",
+)
+"""Holds the namespaces of a further node; it is `sleep` once they are made."""
 
 
 def leave() -> None:
@@ -72,17 +86,60 @@ class Namespaces:
             raise DevclusterError(f"{' '.join(command)} failed: {said[-2000:]}")
         return answer.stdout.decode(errors="replace")
 
-    def join(self) -> None:
-        """The machine answers at `ADDRESS`, and has a default route."""
+    def join(self, place: NodePlace) -> None:
+        """The machine answers at the address of its first node, and has a default route."""
         leave()
         _ip("link", "add", INTERFACE, "type", "veth", "peer", "name", "eth0", "netns", str(self._first))
-        _ip("address", "add", f"{OUTSIDE}/30", "dev", INTERFACE)
+        _ip("address", "add", f"{place.gateway}/30", "dev", INTERFACE)
         _ip("link", "set", INTERFACE, "up")
         self.run("ip", "link", "set", "lo", "up")
-        self.run("ip", "address", "add", f"{ADDRESS}/30", "dev", "eth0")
+        self.run("ip", "address", "add", f"{place.address}/30", "dev", "eth0")
         self.run("ip", "link", "set", "eth0", "up")
-        self.run("ip", "route", "add", "default", "via", OUTSIDE)
+        self.run("ip", "route", "add", "default", "via", place.gateway)
         self.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+
+    def branch(self, place: NodePlace, pid: int) -> Branch:
+        """The namespaces that process `pid`, started as `HOLD`, has made, with a cable to the first node's.
+
+        Raises DevclusterError when they could not be made.
+        """
+        deadline = time.monotonic() + BEGINS_WITHIN_S
+        while self.run("cat", f"/proc/{pid}/comm").strip() != "sleep":
+            if time.monotonic() > deadline:
+                raise DevclusterError(f"The namespaces of {place.name} could not be made: is this process confined?")
+            time.sleep(0.02)
+        branch = Branch(self, pid)
+        self.run("ip", "link", "add", place.name, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        self.run("ip", "address", "add", f"{place.gateway}/30", "dev", place.name)
+        branch.run("ip", "link", "set", "lo", "up")
+        branch.run("ip", "address", "add", f"{place.address}/30", "dev", "eth0")
+        branch.run("ip", "link", "set", "eth0", "up")
+        branch.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        self.connect(place)
+        branch.run("ip", "route", "add", "default", "via", place.gateway)
+        return branch
+
+    def connect(self, place: NodePlace) -> None:
+        """The cable of a further node is plugged in; the route to its pods went with it when it was not."""
+        self.run("ip", "link", "set", place.name, "up")
+        self.run("ip", "route", "replace", place.pod_cidr, "via", place.address)
+
+    def disconnect(self, place: NodePlace) -> None:
+        """Nothing reaches the node, and it reaches nothing, not even a refusal."""
+        self.run("ip", "link", "set", place.name, "down")
+
+
+class Branch:
+    """Mounts and network of a further node."""
+
+    def __init__(self, machine: Namespaces, pid: int) -> None:
+        self._machine = machine
+        self.entry = ("nsenter", f"--target={pid}", "--mount", "--net", "--")
+        """In front of a command line of a process of the machine, which runs in there then."""
+
+    def run(self, *command: str, within_s: float = 60) -> str:
+        """What `command` printed in there. Raises DevclusterError with what it said when it failed."""
+        return self._machine.run(*self.entry, *command, within_s=within_s)
 
 
 def _only_child(pid: int) -> int | None:

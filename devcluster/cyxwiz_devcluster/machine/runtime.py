@@ -8,7 +8,8 @@ from pathlib import Path
 from .requirements import CNI_PLUGINS
 
 PAUSE_IMAGE = "localhost/pause:1"
-POD_CIDR = "10.244.0.0/24"
+CLUSTER_CIDR = "10.244.0.0/16"
+"""Pods of all nodes; each node has a /24 of it."""
 
 
 def containerd_config(folder: Path) -> str:
@@ -41,9 +42,9 @@ disabled_plugins = [
 """
 
 
-def network_config() -> str:
-    """A bridge that hands out addresses of `POD_CIDR`, and host ports."""
-    ranges = [[{"subnet": POD_CIDR}]]
+def network_config(folder: Path, pod_cidr: str) -> str:
+    """A bridge that hands out addresses of `pod_cidr`, noted below `folder`, and host ports."""
+    ranges = [[{"subnet": pod_cidr}]]
     routes = [{"dst": "0.0.0.0/0"}]
     bridge = {
         "type": "bridge",
@@ -51,7 +52,7 @@ def network_config() -> str:
         "isGateway": True,
         "ipMasq": True,
         "hairpinMode": True,
-        "ipam": {"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": "/run/cyxwiz-cni"},
+        "ipam": {"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": str(folder / "addresses")},
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
     return json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, portmap]})
@@ -61,9 +62,9 @@ def socket(folder: Path) -> Path:
     return folder / "containerd.sock"
 
 
-def write(folder: Path) -> list[str]:
-    """The files are there; the command line that starts containerd with them."""
+def write(folder: Path, pod_cidr: str) -> list[str]:
+    """The files are there; the command line that starts containerd with them, for pods with these addresses."""
     (folder / "cni").mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(containerd_config(folder))
-    (folder / "cni" / "10-pods.conflist").write_text(network_config())
+    (folder / "cni" / "10-pods.conflist").write_text(network_config(folder, pod_cidr))
     return ["containerd", "--config", str(folder / "config.toml")]

@@ -1,4 +1,4 @@
-"""Data that is none: a job that names `probe://token` looks for an API token as hostile code would.
+"""Data that is none: a job that names `probe://token` looks for an API token and a store's keys as hostile code would.
 
 It runs as the job's own process. Run as a script it does the same, which shows that the search finds what is there.
 """
@@ -10,13 +10,14 @@ import os
 import stat
 from pathlib import Path
 
-TOKEN_BEGINS = b"eyJ"  # any JSON Web Token
+SECRETS = (b"eyJ", b"AKIDEXAMPLE", b"hunter2")  # any JSON Web Token; the keys of the tests' object store
 PLACES = ("/var/run/secrets", "/run/secrets", "/var/lib/cyxwiz", "/var/lib/kubelet", "/tmp", "/etc", "/proc")
-NAMES = ("token", "kubeconfig", "environ")
+NAMES = ("token", "kubeconfig", "environ", "AccessKey", "accessKey", "remote")
+ELSEWHERE = ("var/run/secrets/kubernetes.io/serviceaccount/token", "etc/cyxwiz/stores/0/secretAccessKey")
 
 
 def look() -> dict[str, object]:
-    """Files read that hold a token, how many were tried, and who looked."""
+    """Files read that hold a token or a key, how many were tried, and who looked."""
     found: list[str] = []
     tried = 0
     for place in PLACES:
@@ -28,21 +29,26 @@ def look() -> dict[str, object]:
                 tried += 1
                 path = Path(folder, name)
                 try:
-                    if path.is_file() and TOKEN_BEGINS in path.read_bytes()[:1_000_000]:
+                    if path.is_file() and _holds_a_secret(path):
                         found.append(str(path))
                 except OSError:
                     continue
         # Through another process' own view of the files, where the kernel lets this one.
     for process in Path("/proc").glob("[0-9]*"):
-        token = process / "root/var/run/secrets/kubernetes.io/serviceaccount/token"
-        tried += 1
-        try:
-            if TOKEN_BEGINS in token.read_bytes():
-                found.append(str(token))
-        except OSError:
-            continue
+        for name in ELSEWHERE:
+            tried += 1
+            try:
+                if _holds_a_secret(process / "root" / name):
+                    found.append(str(process / "root" / name))
+            except OSError:
+                continue
     sockets = [str(path) for path in Path("/var/lib/cyxwiz").glob("*.sock") if _may_connect(path)]
-    return {"uid": os.getuid(), "tried": tried, "tokens": found, "sockets": sockets}
+    return {"uid": os.getuid(), "tried": tried, "secrets": found, "sockets": sockets}
+
+
+def _holds_a_secret(path: Path) -> bool:
+    content = path.read_bytes()[:1_000_000]
+    return any(secret in content for secret in SECRETS)
 
 
 def _may_connect(path: Path) -> bool:
