@@ -11,7 +11,7 @@ WORKERS ?= 3
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kind test test-unit test-process test-api test-gpu test-cluster check check-deploy check-monitoring format generate lock clean
+.PHONY: help setup demo demo-kind test test-unit test-process test-api test-gpu test-cluster cluster-packages check check-deploy check-monitoring format generate lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ test-gpu: $(READY) ## The thread on this machine's NVIDIA GPU
 
 test-cluster: $(READY) ## The chart on a real kubelet: root and Debian packages, else a skip that says what is missing
 	@$(PYTEST) -s tests/cluster
+
+cluster-packages: $(READY) ## Install what test-cluster needs of Debian's packages; root
+	@apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	  $$($(BIN)/python -c 'from cyxwiz_devcluster.machine.requirements import packages; print(*packages())') > /dev/null
 
 check: $(READY) ## Lint, types, generated files
 	@$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cyxwiz_devcluster.machine import Images, Machine, start, why_not
-from tests.cluster.installation import Installation, build_images, runner_dependencies, say
+from tests.cluster.installation import WHOLE_RUNNER, Installation, build_images, runner_dependencies, say
 from tests.cluster.storage import Storage
 from tests.thread import is_online
 
@@ -28,7 +28,8 @@ def image_names(images: Images) -> list[str]:
     """The chart's images, built."""
     began = time.monotonic()
     names = build_images(images)
-    runner_dependencies()
+    if not WHOLE_RUNNER:
+        runner_dependencies()
     say(f"images built after {time.monotonic() - began:.0f} s: {', '.join(names)}")
     return names
 
@@ -63,8 +64,8 @@ def storage(machine: Machine) -> Storage:
 
 
 @pytest.fixture(scope="session")
-def pair(machine: Machine, storage: Storage) -> Iterator[Installation]:
-    """The chart on two nodes, a cordon of which moves jobs, with volumes and a store."""
+def pair(machine: Machine, storage: Storage) -> Installation:
+    """The chart on two nodes, a cordon of which moves jobs, with volumes and a store. It ends with the machine."""
     began = time.monotonic()
     machine.join(SECOND_NODE)
     say(f"second node Ready after {time.monotonic() - began:.1f} s")
@@ -76,5 +77,4 @@ def pair(machine: Machine, storage: Storage) -> Iterator[Installation]:
     say(f"installed on two nodes after {time.monotonic() - began:.1f} s")
     for name in machine.nodes:
         release.wait_for("cn", name, is_online, what="online")
-    yield release
-    release.uninstall()
+    return release

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 DEBIAN_PYTHON = "3.11"
 GPUS = 8
 RELEASE = "cyxwiz"
+WHOLE_RUNNER = os.environ.get("CYXWIZ_WHOLE_RUNNER") == "1"
+"""The runner's image has torch, as users' have; by default it is mounted, which spares 5 GB of copies."""
 PROBE = "/app/cyxwiz_probe/__init__.py"
 Object = dict[str, Any]
 
@@ -35,12 +38,12 @@ def say(line: str) -> None:
 
 
 def build_images(images: Images) -> list[str]:
-    """The chart's images. The runner's comes without torch, which `runner_dependencies` mounts: it is 5 GB."""
+    """The chart's images. The runner's comes without torch, which `runner_dependencies` mounts, unless WHOLE_RUNNER."""
     base = {"BASE_IMAGE": images.base()}
     agent = ROOT / "Dockerfile.agent"
-    without_torch = base | {"RUNNER_DEPENDENCIES": "runtime"}
     probe = Path(__file__).parent / "probe"
-    runner = images.build("localhost/cyxwiz-runner:dev", agent, ROOT, target="runner", arguments=without_torch)
+    arguments = base if WHOLE_RUNNER else base | {"RUNNER_DEPENDENCIES": "runtime"}
+    runner = images.build("localhost/cyxwiz-runner:dev", agent, ROOT, target="runner", arguments=arguments)
     return [
         images.build("localhost/cyxwiz-operator:dev", ROOT / "Dockerfile.operator", ROOT, arguments=base),
         images.build("localhost/cyxwiz-agent:dev", agent, ROOT, target="agent", arguments=base),
@@ -87,6 +90,7 @@ class Installation:
     def _values(self) -> Object:
         """CPU training beside eight simulated GPUs, on whatever this machine is."""
         library, local = build(), self.machine.local / self._folder
+        torch = {} if WHOLE_RUNNER else {"dependencies": runner_dependencies()}
         return {
             "image": {"registry": "localhost", "tag": "dev", "pullPolicy": "Never"},
             "operator": {
@@ -101,9 +105,8 @@ class Installation:
                 "state": {"hostPath": str(local / "state")},
                 "sharedMemory": "256Mi",
                 "extraVolumes": [
-                    {"name": "dependencies", "hostPath": {"path": str(runner_dependencies()), "type": "Directory"}},
-                    {"name": "library", "hostPath": {"path": str(library), "type": "Directory"}},
-                    {"name": "gpus", "hostPath": {"path": str(local / "gpus"), "type": "Directory"}},
+                    {"name": name, "hostPath": {"path": str(path), "type": "Directory"}}
+                    for name, path in {**torch, "library": library, "gpus": local / "gpus"}.items()
                 ],
             },
             "agent": {
@@ -118,7 +121,7 @@ class Installation:
             },
             "runner": {
                 "image": {"repository": "cyxwiz-probe"},
-                "extraVolumeMounts": [{"name": "dependencies", "mountPath": "/plugins", "readOnly": True}],
+                "extraVolumeMounts": [{"name": name, "mountPath": "/plugins", "readOnly": True} for name in torch],
             },
         }
 

@@ -71,6 +71,17 @@ def wait_without_reservations(release: Installation, within_s: float = 60) -> No
         time.sleep(0.2)
 
 
+def cancel(release: Installation, name: str) -> None:
+    release.kubectl("patch", "tj", name, "--type=merge", "-p", '{"spec":{"cancel":true}}')
+
+
+def end(release: Installation, name: str) -> None:
+    """The job has ended, and holds no GPU. One that is deleted as it trains holds it for half a minute more."""
+    cancel(release, name)
+    release.wait_for("tj", name, finished, what="cancelled")
+    wait_without_reservations(release, within_s=120)
+
+
 def test_a_job_holds_its_gpu_for_kubernetes_and_gives_it_back_at_once(release: Installation) -> None:
     release.apply(digits("whole", gpus=1))
     done = release.wait_for("tj", "whole", finished, what="finished")
@@ -91,7 +102,7 @@ def test_a_pod_waits_while_a_job_has_the_gpu(release: Installation) -> None:
     release.apply(pod("late"))
     release.wait_for("pod", "late", unschedulable, what="told that there is no GPU")
     assert not running(release.get("pod", "late"))
-    release.kubectl("patch", "tj", "first", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    cancel(release, "first")
     release.wait_for("pod", "late", running, what="running once the job has gone")
     assert finished(release.get("tj", "first"))
     release.kubectl("delete", "pod", "late", "--now")
@@ -134,8 +145,7 @@ def test_a_pod_of_higher_priority_waits_until_the_job_has_saved_and_left(release
     again = release.wait_for("tj", "moved", lambda job: stepping(job) and attempt(job) > 1, what="going on")
     resumed = status_of(again)["execution"]["resumed"]
     say(f"went on: {json.dumps(resumed)}")
-    release.kubectl("delete", "tj", "moved")
-    wait_without_reservations(release, within_s=120)
+    end(release, "moved")
 
 
 def attempt(job: Object) -> int:
@@ -187,7 +197,7 @@ def test_a_restart_of_the_operator_neither_leaks_nor_doubles_pods(release: Insta
     release.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
     assert reservations(release) == pods
     assert release.get("pod", status_of(before)["assignment"]["reservation"])["metadata"]["uid"] == uid
-    release.kubectl("patch", "tj", "steady", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    cancel(release, "steady")
     done = release.wait_for("tj", "orphan", finished, what="finished")
     assert status_of(done)["phase"] == "Succeeded"
     wait_without_reservations(release)
@@ -199,8 +209,7 @@ def test_a_deleted_reservation_makes_the_job_leave_and_go_on(release: Installati
     release.kubectl("delete", "pod", status_of(job)["assignment"]["reservation"], "--wait=false")
     again = release.wait_for("tj", "evicted", lambda job: stepping(job) and attempt(job) > 1, what="going on")
     assert status_of(again)["history"][0]["outcome"] == "Evicted"
-    release.kubectl("delete", "tj", "evicted")
-    wait_without_reservations(release, within_s=120)
+    end(release, "evicted")
 
 
 def upgraded(release: Installation, settings: str) -> None:
@@ -219,7 +228,7 @@ def test_another_gpu_mode_comes_with_the_machines_next_pod_and_ends_no_job(relea
         "tj", "before", lambda job: status_of(job)["execution"]["progress"]["step"] > step, what="training on"
     )
     assert status_of(after)["assignment"] == status_of(before)["assignment"]
-    release.kubectl("delete", "tj", "before")
+    end(release, "before")
     release.apply(digits("between", gpus=1))
     done = release.wait_for("tj", "between", finished, what="finished")
     assert "reservation" in status_of(done)["assignment"]

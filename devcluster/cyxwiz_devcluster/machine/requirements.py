@@ -22,7 +22,13 @@ PACKAGES = {
     "cc": "gcc",
 }
 CNI_PLUGINS = Path("/usr/lib/cni")
+CNI_PACKAGE = "containernetworking-plugins"
 CAP_SYS_ADMIN = 21
+
+
+def packages() -> list[str]:
+    """Debian's packages that it needs."""
+    return sorted({*PACKAGES.values(), CNI_PACKAGE})
 
 
 def why_not() -> str | None:
@@ -34,7 +40,7 @@ def why_not() -> str | None:
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     missing = {package for program, package in PACKAGES.items() if shutil.which(program, path=path) is None}
     if not (CNI_PLUGINS / "bridge").exists():
-        missing.add("containernetworking-plugins")
+        missing.add(CNI_PACKAGE)
     if missing:
         return f"it needs Debian's packages {' '.join(sorted(missing))}: apt-get install them"
     if not any(Path("/sys/fs/cgroup").iterdir()):

@@ -74,6 +74,7 @@ def _node(draw: random.Random, name: str) -> NodeView:
         gpus=draw.choice([0, 1, 2, 4]),
         gpu_memory_mib=draw.choice([16384, 81920]),
         gpu_context_mib=draw.choice([0, 1024]),
+        gpu_mode=draw.choice([None, None, "dedicated", "reserve"]),
         gpu_health=draw.choice(["Healthy", "Healthy", "Degraded"]),
         cpus=draw.choice([2, 4, 8]),
         memory_mib=draw.choice([2048, 8192]),

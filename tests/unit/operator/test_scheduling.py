@@ -48,6 +48,7 @@ def nodes(draw: st.DrawFn, name: str) -> NodeView:
         gpus=draw(st.integers(0, 3)),
         gpu_memory_mib=draw(st.sampled_from([8192, 81920, 143771])),
         gpu_context_mib=draw(st.sampled_from([0, 1024])),
+        gpu_mode=draw(st.sampled_from([None, "dedicated", "reserve"])),
         gpu_health=draw(st.sampled_from(["Healthy", "Degraded", "Unhealthy"])),
         compute_capability=draw(st.sampled_from(["7.0", "9.0", "12.0", "unknown"])),
         cpus=draw(st.sampled_from([1, 4, 128])),
@@ -228,6 +229,9 @@ def test_the_worked_example_of_the_document() -> None:
          "0/1 nodes fit: 1 has fewer than 9 CPUs. Set a smaller resources.cpus."),
         (make_job(nodeSelector={"disk": "ssd"}), [make_node(labels={"disk": "hdd"})], [], "NoNodeFits",
          "0/1 nodes fit: 1 lacks the labels disk=ssd. Compare nodeSelector with spec.labels of the ComputeNodes."),
+        (make_job(gpus=1), [make_node(gpus=1, gpu_mode="reserve")], [], "NoNodeFits",
+         "0/1 nodes fit: 1 is of another GPU mode than it needs."
+         " docs/upgrade.md: a machine changes its GPU mode when its pod is replaced."),
         (make_job(), [make_node("node-a", cpus=2), make_node("node-b", unschedulable=True)],
          [make_bound_job("other", cpus=2)], "NoNodeFree",
          "0/2 nodes have room: node-b is unschedulable, node-a full (2 of 2 CPUs used by 1 job)."),
