@@ -14,7 +14,7 @@ from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.records import EvaluationRecord, StartedRecord
 
 from . import device, models
-from .data import Dataset, Part
+from .data import EVERYTHING, Dataset, Part
 from .data.standardize import Standardize, moments
 from .evaluate import Result, evaluate
 from .failures import UserError
@@ -26,8 +26,6 @@ from .weights import Origin, Weights
 
 SAMPLES_AT_ONCE = 16_384
 """Evaluated between two reports; told to stop, it ends between them."""
-EVERYTHING = 1.0
-"""As dataset.validation.fraction: what a job would train on is evaluated as well."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,15 @@ class Subject:
         options = models.parse_options(spec.model.name, weights.options_of(spec.model.name, spec.model.options))
         parts = (dataset.validation,)
         if spec.dataset.validation.fraction == EVERYTHING:
-            parts = (dataset.train, dataset.validation)
-        note = None
+            parts = tuple(part for part in (dataset.train, dataset.validation) if len(part))
+        note = dataset.note
         scale = None if dataset.task == "nextToken" else moments(dataset.train.inputs)
         if origin is not None:
             parts = tuple(_as_taught(part, dataset, origin) for part in parts)
             scale = origin.scale
         elif scale is not None:
-            note = "the weights do not say how samples were scaled: those of this data set are scaled by their own mean"
+            unscaled = "the weights do not say how samples were scaled: those of this data are scaled by their own mean"
+            note = "; ".join(filter(None, (unscaled, note)))
         model = models.build(options, dataset.input_shape, dataset.outputs if origin is None else origin.outputs)
         weights.into(model)
         return cls(dataset, parts, model, scale, note)

@@ -106,7 +106,7 @@ def _run(order: JobOrder, folder: JobFolder, reporter: Reporter, stop: Stop, ran
     training: Training | None = None
     try:
         with ranks.first_goes_ahead():
-            dataset = _data(order, folder)
+            dataset = _data(order, folder, initial)
         parts = Parts.of(spec, dataset, where, ranks, initial)
         ranks.reseed(spec.hyperparameters.seed)
         fence.wait()
@@ -176,7 +176,7 @@ def _evaluate(
         raise UserError("an Evaluation needs the weights it evaluates: set model.initFrom")
     fence.wait()
     try:
-        done = evaluation.run(order.spec, _data(order, folder), initial, where, reporter, fence, stop)
+        done = evaluation.run(order.spec, _data(order, folder, initial), initial, where, reporter, fence, stop)
     except torch.OutOfMemoryError as error:
         raise out_of_gpu_memory(
             epoch=1,
@@ -271,14 +271,15 @@ class Parts:
         )
 
 
-def _data(order: JobOrder, folder: JobFolder) -> Dataset:
+def _data(order: JobOrder, folder: JobFolder, initial: Weights | None) -> Dataset:
     """The job's data. Raises UserError."""
     volumes = {name: Path(path) for name, path in order.volumes.items()}
     try:
         inputs = read_inputs(folder.inputs)
     except FileNotFoundError:
         inputs = {}
-    return data.load(order.spec, data.data_root(), volumes, inputs)
+    columns = initial.origin.columns if initial is not None and initial.origin is not None else None
+    return data.load(order.spec, data.data_root(), volumes, inputs, columns)
 
 
 def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> None:
@@ -288,7 +289,7 @@ def _check_fit(spec: TrainingJobSpec, options: Options, dataset: Dataset) -> Non
         raise UserError(f"{spec.model.name} reads text, and this data is none: name a file://....txt, or another model")
     if is_text and not options.reads_text:
         raise UserError(f"{spec.model.name} cannot read text: set model.name: gpt")
-    if spec.dataset.validation.uri is None and spec.dataset.validation.fraction == evaluation.EVERYTHING:
+    if spec.dataset.validation.uri is None and spec.dataset.validation.fraction == data.EVERYTHING:
         raise UserError("dataset.validation.fraction 1 leaves nothing to train on: it is for jobType: Evaluation")
     if dataset.task == "regression" and spec.hyperparameters.label_smoothing > 0:
         raise UserError("hyperparameters.labelSmoothing is for classes, and this is a regression: leave it out")

@@ -239,7 +239,7 @@ def _tell_started(
             data_sha256=run.data.sha256,
             restored_step=restored_step,
             replay=replay,
-            note=note,
+            note="; ".join(filter(None, (note, run.data.note))) or None,
             seed=run.spec.hyperparameters.seed,
             software=software_of(run.spec),
         )

@@ -1,7 +1,8 @@
 """Answers samples with the model in this folder. Needs torch and nothing else.
 
     python predict.py samples.npy              # (n, ...) samples of the shape config.json names
-    python predict.py table.csv                # a header and rows; columns are found by their names
+    python predict.py table.csv                # a header and rows; columns are found by their names, and words that the
+                                               # model has not learnt are answered for, and named as "unknown"
     python predict.py --text "Once upon" --bytes 200
 
 A line of JSON per sample. From Python: `from predict import Model; Model().outputs(samples)`. The trainer copies this
@@ -15,6 +16,7 @@ import ast
 import csv
 import importlib.util
 import json
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,11 +107,45 @@ def read_npy(path: Path) -> Tensor:
     return values.reshape(header["shape"])
 
 
-def read_table(path: Path, names: list[str] | None) -> Tensor:
-    """The columns `names` of a .csv file, or all of them."""
+def read_table(
+    path: Path, names: list[str] | None, categories: dict[str, list[str]]
+) -> tuple[Tensor, list[dict[str, str]]]:
+    """The columns `names` of a .csv file as the model's inputs, and each row's words that the model has not learnt.
+
+    A column of words has an input for each of its `categories`: 1 at the row's own, and 0 at all for another word.
+    """
+    samples: list[list[float]] = []
+    strangers: list[dict[str, str]] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return torch.tensor([[float(row[name]) for name in names or row] for row in rows])
+        rows = csv.DictReader(file)
+        columns = names or list(rows.fieldnames or ())
+        if missing := [name for name in columns if name not in (rows.fieldnames or ())]:
+            raise SystemExit(f"{path} has no column {missing[0]!r}, which the model was trained on")
+        for row in rows:
+            sample: list[float] = []
+            for name in columns:
+                if name in categories:
+                    sample += [float(row[name] == word) for word in categories[name]]
+                    continue
+                number = _number(row[name])
+                if number is None:
+                    raise SystemExit(
+                        f"{path}, row {rows.line_num}, column {name!r}: a finite number is needed, and there is "
+                        f"{row[name] or ''!r}"
+                    )
+                sample.append(number)
+            samples.append(sample)
+            words = {name: row[name] for name in columns if name in categories}
+            strangers.append({name: word for name, word in words.items() if word not in categories[name]})
+    return torch.tensor(samples), strangers
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        number = float(cell or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_trained(samples: Tensor, shape: list[int]) -> Tensor:
@@ -137,10 +173,14 @@ def main() -> None:
     if arguments.text is not None:
         print(json.dumps({"text": model.continued(arguments.text, arguments.bytes)}))
         return
-    is_table = arguments.samples.suffix == ".csv"
-    read = read_table(arguments.samples, model.config["features"]) if is_table else read_npy(arguments.samples)
-    for answer in model.answers(as_trained(read, model.config["input"]["shape"])):
-        print(json.dumps(answer))
+    shape = model.config["input"]["shape"]
+    if arguments.samples.suffix != ".csv":
+        for answer in model.answers(as_trained(read_npy(arguments.samples), shape)):
+            print(json.dumps(answer))
+        return
+    samples, strangers = read_table(arguments.samples, model.config["features"], model.config["categories"])
+    for answer, unknown in zip(model.answers(as_trained(samples, shape)), strangers, strict=True):
+        print(json.dumps(answer | ({"unknown": unknown} if unknown else {})))
 
 
 if __name__ == "__main__":

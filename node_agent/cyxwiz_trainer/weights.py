@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cyxwiz_crds import size_text
 
+from .data import Columns
 from .failures import UserError
 
 CONFIG_KEY = "cyxwiz"
@@ -53,6 +54,13 @@ class Origin(_Part):
     outputs: int
     labels: tuple[str, ...] | None = None
     targets: Targets | None = None
+    features: tuple[str, ...] | None = None
+    categories: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def columns(self) -> Columns | None:
+        """What they were taught as a table's columns; None for weights of another kind of data."""
+        return None if self.features is None else Columns(self.features, self.categories)
 
     @property
     def scale(self) -> tuple[Tensor, Tensor] | None:

@@ -12,10 +12,22 @@ from cyxwiz_trainer import plugins
 from cyxwiz_trainer.failures import UserError, unknown
 
 from . import builtin, files, held_out, mock
+from .columns import Columns
 from .dataset import Arrays, Dataset, Part, whole
-from .request import Request
+from .request import EVERYTHING, Request
 
-__all__ = ["DATA_ROOT_VARIABLE", "Arrays", "Dataset", "Part", "Request", "data_root", "load", "whole"]
+__all__ = [
+    "DATA_ROOT_VARIABLE",
+    "EVERYTHING",
+    "Arrays",
+    "Columns",
+    "Dataset",
+    "Part",
+    "Request",
+    "data_root",
+    "load",
+    "whole",
+]
 
 DATA_ROOT_VARIABLE = "CYXWIZ_DATA_ROOT"
 SCHEMES: dict[str, Callable[[Request], Dataset]] = {
@@ -40,12 +52,14 @@ def load(
     root: Path | None,
     volumes: Mapping[str, Path] | None = None,
     inputs: Mapping[str, Fetched] | None = None,
+    columns: Columns | None = None,
 ) -> Dataset:
     """The data of `spec`, checked and split. Raises UserError that says what is wrong and what to do.
 
-    `volumes` are the folders that the job may use, by name; `inputs` what was fetched for it, by uri.
+    `volumes` are the folders that the job may use, by name; `inputs` what was fetched for it, by uri;
+    `columns` what the weights that it starts from were taught as a table's.
     """
-    request = Request.of(spec, root, volumes, inputs)
+    request = Request.of(spec, root, volumes, inputs, columns)
     dataset = _reader(request.location.scheme)(request)
     if spec.dataset.validation.uri is not None:
         dataset = _with_held_out(spec.dataset.validation.uri, dataset, request)
@@ -56,7 +70,7 @@ def load(
 
 def _with_held_out(uri: str, dataset: Dataset, request: Request) -> Dataset:
     """The data with the samples at `uri` held out. Raises UserError."""
-    other = request.held_out(uri, dataset.task, dataset.size_bytes)
+    other = request.held_out(uri, dataset.task, dataset.size_bytes, dataset.columns)
     try:
         return held_out.joined(dataset, _reader(other.location.scheme)(other))
     except UserError as error:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cyxwiz_trainer.failures import UserError
 
+from .columns import Columns
 from .request import NOTHING
 
 LARGEST_LABEL = 65_535
@@ -65,8 +66,11 @@ class Dataset:
     """classification, regression or nextToken."""
     synthetic: bool = False
     label_names: tuple[str, ...] | None = None
-    feature_names: tuple[str, ...] | None = None
+    columns: Columns | None = None
+    """What the inputs are, where the data is a table."""
     target_scale: TargetScale | None = None
+    note: str | None = None
+    """What its author should know of it, though it can be learnt from."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

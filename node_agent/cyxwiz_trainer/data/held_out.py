@@ -1,4 +1,4 @@
-"""Held-out samples from a file of their own: brought to what the training data calls its classes, columns and scale."""
+"""Held-out samples from a file of their own: brought to what the training data calls its classes and to its scale."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ def joined(data: Dataset, other: Dataset) -> Dataset:
     if other.task != data.task:
         raise UserError(f"it is data for {other.task}, and dataset.uri is for {data.task}")
     inputs = torch.cat([other.train.inputs, other.validation.inputs])
-    if data.feature_names is not None and other.feature_names is not None:
-        inputs = inputs[:, _columns(data.feature_names, other.feature_names)]
     theirs, ours = tuple(inputs.shape[1:]), data.input_shape
     if theirs != ours:
         raise UserError(f"a sample has shape {list(theirs)}, and one of dataset.uri {list(ours)}")
@@ -35,16 +33,8 @@ def joined(data: Dataset, other: Dataset) -> Dataset:
         labels = _rescaled(labels, data, other)
     digest = hashlib.sha256(f"{data.sha256} {other.sha256}".encode()).hexdigest()
     synthetic = data.synthetic or other.synthetic
-    return replace(data, validation=Part(inputs, labels), sha256=digest, synthetic=synthetic)
-
-
-def _columns(ours: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
-    """Where our columns stand in theirs."""
-    if missing := [name for name in ours if name not in theirs]:
-        raise UserError(f"it has no column {missing[0][:64]!r}, which dataset.uri has")
-    if strange := [name for name in theirs if name not in ours]:
-        raise UserError(f"it has a column {strange[0][:64]!r}, which dataset.uri does not have")
-    return [theirs.index(name) for name in ours]
+    note = "; ".join(filter(None, (data.note, other.note))) or None
+    return replace(data, validation=Part(inputs, labels), sha256=digest, synthetic=synthetic, note=note)
 
 
 def _classes(labels: Tensor, data: Dataset, other: Dataset) -> Tensor:

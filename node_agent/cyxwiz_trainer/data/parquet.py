@@ -1,4 +1,4 @@
-"""A .parquet table: numbers in the columns, and one column to predict, of words or numbers."""
+"""A .parquet table: columns of numbers or of words, and one column to predict, of words or numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from cyxwiz_trainer.failures import UserError, unknown
 
+from .columns import Words
 from .dataset import Dataset
 from .file import File
 from .request import Request
-from .table import table_of
+from .table import Table, dataset_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,37 +51,49 @@ def _load(name: str, table: pq.ParquetFile, request: Request) -> Dataset:
     if label not in names:
         raise unknown(f"column of {name}", label, names)
     features = [column for column in names if column != label]
-    for column in features:
-        _check_type(name, column, schema.field(column).type)
+    if request.columns is not None:
+        request.columns.check(name, features)
     if len(max(names, key=len)) > _LONGEST_NAME:
         raise UserError(f"{name}: a column's name is longer than {_LONGEST_NAME} characters")
+    words = {column: Words(name, column) for column in features if _holds_words(name, schema.field(column), request)}
+    holds_numbers = [column for column in features if column not in words]
     count = table.metadata.num_rows
     if count == 0:
         raise UserError(f"{name} has columns and no rows")
     request.check_size(name, count * (len(features) * _BYTES_PER_VALUE + _BYTES_PER_LABEL))
-    values = np.empty((count, len(features)), np.float64)
-    words: list[str] = []
+    values = np.empty((count, len(holds_numbers)), np.float64)
+    labels: list[str] = []
     word_bytes = 0
     for batch in table.iter_batches(_BATCH_ROWS, columns=names):
-        start = len(words)
+        start = len(labels)
         if start + batch.num_rows > count:
             raise UserError(f"{name} has more rows than the {count} it declares")
-        for place, column in enumerate(features):
+        for place, column in enumerate(holds_numbers):
             values[start : start + batch.num_rows, place] = _numbers(name, column, batch.column(column), start)
-        more = _words(name, label, batch.column(label), start)
+        for column, cells in words.items():
+            for word in batch.column(column).to_pylist():
+                cells.append("" if word is None else str(word))
+        more = _labels(name, label, batch.column(label), start)
         word_bytes += sum(map(len, more))
         request.check_size(name, word_bytes)
-        words += more
-    if len(words) < count:
-        raise UserError(f"{name} has {len(words)} rows and declares {count}")
-    return table_of(name, features, values, words, range(1, count + 1), request)
+        labels += more
+    if len(labels) < count:
+        raise UserError(f"{name} has {len(labels)} rows and declares {count}")
+    return dataset_of(name, Table(tuple(features), values, words, labels, range(1, count + 1)), request)
 
 
-def _check_type(name: str, column: str, kind: pa.DataType) -> None:
+def _holds_words(name: str, column: pa.Field, request: Request) -> bool:
+    """Raises UserError for a column of neither numbers nor words, and of words where the model knows numbers."""
     import pyarrow.types as types
 
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise UserError(f"{name}, column {column[:100]!r}: numbers are needed, and it holds {str(kind)[:100]}")
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    is_word = types.is_string(kind) or types.is_large_string(kind)
+    may_be_word = request.columns is None or column.name in request.columns.categories
+    if not is_number and not (is_word and may_be_word):
+        needed = "numbers or words" if may_be_word else "numbers"
+        raise UserError(f"{name}, column {column.name[:100]!r}: {needed} are needed, and it holds {str(kind)[:100]}")
+    return is_word if request.columns is None else may_be_word
 
 
 def _numbers(name: str, column: str, values: pa.Array, start: int) -> NDArray[np.float64]:
@@ -92,7 +105,7 @@ def _numbers(name: str, column: str, values: pa.Array, start: int) -> NDArray[np
     return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
-def _words(name: str, column: str, values: pa.Array, start: int) -> list[str]:
+def _labels(name: str, column: str, values: pa.Array, start: int) -> list[str]:
     import pyarrow.types as types
 
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type

@@ -11,7 +11,11 @@ from cyxwiz_protocol.fetching import Fetched
 from cyxwiz_protocol.location import BadLocation, Location, parse_location
 from cyxwiz_trainer.failures import UserError
 
+from .columns import Columns
+
 NOTHING = 0.0
+EVERYTHING = 1.0
+"""As dataset.validation.fraction: an Evaluation answers what a job would train on as well."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Request:
     root: Path | None
     """The node's data folder, where it has one."""
     fraction: float
-    """Share to hold out where the data has no part for that; NOTHING where those samples lie elsewhere."""
+    """Share to hold out where the data has no part for that; NOTHING where those samples lie elsewhere, or where
+    all of them are answered."""
     seed: int
     limit_bytes: int
     """Host memory the data must fit in."""
@@ -37,6 +42,8 @@ class Request:
     """Folders of the volumes that the job may use, by name."""
     inputs: Mapping[str, Fetched] = field(default_factory=dict[str, Fetched])
     """What was fetched for the job, by uri."""
+    columns: Columns | None = None
+    """What a table's columns must become: those of the weights, or of the data these samples are held out from."""
 
     @classmethod
     def of(
@@ -45,14 +52,16 @@ class Request:
         root: Path | None,
         volumes: Mapping[str, Path] | None = None,
         inputs: Mapping[str, Fetched] | None = None,
+        columns: Columns | None = None,
     ) -> Request:
         """The request of a job. Raises UserError for a uri that is none."""
         uri = spec.dataset.uri
         location = _located(uri, "dataset.uri")
+        asked = spec.dataset.validation
         return cls(
             uri.partition("://")[2],
             root,
-            spec.dataset.validation.fraction if spec.dataset.validation.uri is None else NOTHING,
+            NOTHING if asked.uri is not None or asked.fraction == EVERYTHING else asked.fraction,
             spec.hyperparameters.seed,
             spec.resources.memory_bytes,
             spec.task,
@@ -62,9 +71,10 @@ class Request:
             location,
             volumes or {},
             inputs or {},
+            columns,
         )
 
-    def held_out(self, uri: str, task: str, held_bytes: int) -> Request:
+    def held_out(self, uri: str, task: str, held_bytes: int, columns: Columns | None) -> Request:
         """The request for samples at `uri` that belong to this one's. Raises UserError for a uri that is none."""
         location = _located(uri, "dataset.validation.uri")
         return replace(
@@ -74,6 +84,7 @@ class Request:
             location=location,
             task=task,
             limit_bytes=max(self.limit_bytes - held_bytes, 0),
+            columns=columns,
         )
 
     def check_size(self, file: str, needed_bytes: int) -> None:

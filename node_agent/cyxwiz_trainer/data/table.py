@@ -1,12 +1,14 @@
-"""A .csv table: a header, numbers in the columns, and one column to predict, of words or numbers."""
+"""A .csv table: a header, columns of numbers or of words, and one column to predict, of words or numbers."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from array import array
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,15 +16,34 @@ from numpy.typing import NDArray
 
 from cyxwiz_trainer.failures import UserError, unknown
 
-from .dataset import LARGEST_LABEL, Dataset, whole
+from .columns import Columns, Words
+from .dataset import LARGEST_LABEL, Dataset, held_out, whole
 from .file import File
-from .request import Request
+from .request import NOTHING, Request
 
 MOST_CLASSES_BY_ITSELF = 100
 """More different whole numbers than these are quantities, unless task: classification says otherwise."""
+ROWS_THAT_TELL = 10_000
+"""A column is what most of its filled cells in so many first rows are."""
 _LONGEST_CELL = 1_048_576
 _BYTES_PER_BYTE = 8
 """Memory for a byte of the file: a digit and its comma become a float64, and the labels stay words for a while."""
+_BYTES_PER_INPUT = 8
+"""A float32, and its copy in the part that it is trained on or held out in."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds, before anything of it is a sample."""
+
+    features: tuple[str, ...]
+    numbers: NDArray[np.float64]
+    """(rows, columns that hold numbers), in the order of `features`."""
+    words: Mapping[str, Words]
+    """Of the columns that hold words."""
+    labels: list[str]
+    rows: Sequence[int]
+    """Where each row stands in the file."""
 
 
 def load(file: File, request: Request) -> Dataset:
@@ -31,67 +52,140 @@ def load(file: File, request: Request) -> Dataset:
     csv.field_size_limit(_LONGEST_CELL)
     try:
         with file.path.open(encoding="utf-8-sig", newline="") as lines:
-            header, values, words, rows = _read(file.name, csv.reader(lines, strict=True), request.label_column)
+            table = _read(file.name, csv.reader(lines, strict=True), request)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file.name} is no UTF-8 text: byte {error.start} is {error.object[error.start]:#x}"
         ) from error
     except (csv.Error, OSError) as error:
         raise UserError(f"{file.name} is no readable table: {error}") from error
-    if not words:
+    if not table.labels:
         raise UserError(f"{file.name} has a header and no rows")
-    return table_of(file.name, header, np.frombuffer(values, np.float64), words, rows, request)
+    return dataset_of(file.name, table, request)
 
 
-def table_of(
-    name: str,
-    header: Sequence[str],
-    values: NDArray[np.float64],
-    words: list[str],
-    rows: Sequence[int],
-    request: Request,
-) -> Dataset:
-    """The data of a table: `values` row by row, the labels as words, and where each row stands in the file.
-
-    Raises UserError that names the row, the column and what was expected there.
-    """
+def dataset_of(name: str, table: Table, request: Request) -> Dataset:
+    """The data of a table. Raises UserError that names the row, the column and what was expected there."""
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is found below
-        x = values.reshape(len(words), len(header)).astype(np.float32)
-    if not np.isfinite(x).all():
-        row, column = (int(place[0]) for place in np.nonzero(~np.isfinite(x)))
-        raise UserError(f"{name}, row {rows[row]}, column {header[column]!r}: a finite number is needed")
-    y, names = _labels(name, words, rows, request.task)
+        numbers = table.numbers.astype(np.float32)
+    holds_numbers = [column for column in table.features if column not in table.words]
+    if not np.isfinite(numbers).all():
+        row, column = (int(place[0]) for place in np.nonzero(~np.isfinite(numbers)))
+        raise UserError(f"{name}, row {table.rows[row]}, column {holds_numbers[column]!r}: a finite number is needed")
+    y, names = _labels(name, table.labels, table.rows, request.task)
+    columns = request.columns or _learnt(table, request)
+    if table.words:
+        request.check_size(name, len(table.labels) * columns.width * _BYTES_PER_INPUT)
+    x = numbers if columns.names == tuple(holds_numbers) else _inputs(table, numbers, columns)
     dataset = whole((x, y), None, fraction=request.fraction, seed=request.seed, label_names=names)
-    return replace(dataset, feature_names=tuple(header))
+    digest = _digest(table, numbers, y) if table.words else dataset.sha256
+    return replace(dataset, columns=columns, sha256=digest, note=_strangers(name, table, columns))
 
 
-def _read(name: str, reader: Any, label_column: str | None) -> tuple[list[str], array[float], list[str], array[int]]:
-    """Names of the features, their values row by row, the labels, and each row's line in the file."""
+def _learnt(table: Table, request: Request) -> Columns:
+    """The categories that samples to train on have: what is held out must teach the model nothing."""
+    rows = np.arange(len(table.labels))
+    if request.fraction != NOTHING and len(rows) > 1:
+        rows, _ = held_out(len(rows), request.fraction, request.seed)
+    return Columns(table.features, {column: words.categories(rows) for column, words in table.words.items()})
+
+
+def _inputs(table: Table, numbers: NDArray[np.float32], columns: Columns) -> NDArray[np.float32]:
+    """(rows, inputs of a model)."""
+    inputs = np.empty((len(numbers), columns.width), np.float32)
+    places = {column: place for place, column in enumerate(name for name in table.features if name not in table.words)}
+    start = 0
+    for column in columns.names:
+        if column in table.words:
+            part = table.words[column].one_hot(columns.categories[column])
+        else:
+            part = numbers[:, [places[column]]]
+        inputs[:, start : start + part.shape[1]] = part
+        start += part.shape[1]
+    return inputs
+
+
+def _strangers(name: str, table: Table, columns: Columns) -> str | None:
+    """What is said of words that are no category."""
+    strange: dict[int, str] = {}
+    for column, words in table.words.items():
+        known = np.isin(words.vocabulary, columns.categories[column])
+        for row in np.flatnonzero(~known[words.codes]):
+            strange.setdefault(int(row), column)
+    if not strange:
+        return None
+    row = min(strange)
+    words = table.words[strange[row]]
+    return (
+        f"{name}: {len(strange)} of {len(table.labels)} rows hold a word that no sample has which the model learns "
+        f"from, the first {words.vocabulary[words.codes[row]][:40]!r} in row {table.rows[row]}, column "
+        f"{strange[row][:40]!r}: it counts as none of the column's categories"
+    )
+
+
+def _digest(table: Table, numbers: NDArray[np.float32], y: NDArray[Any]) -> str:
+    """Over what the file says, whichever of its words become categories."""
+    digest = hashlib.sha256()
+    for part in (numbers, y, *(words.codes for words in table.words.values())):
+        digest.update(f"{part.dtype.str}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).data)
+    digest.update(repr([(column, words.vocabulary) for column, words in table.words.items()]).encode())
+    return digest.hexdigest()
+
+
+def _read(name: str, reader: Any, request: Request) -> Table:
     header = next(reader, [])
     if len(header) < 2 or len(set(header)) < len(header):
         raise UserError(f"{name}: the first line must name at least two columns, each once")
-    label: str = header[-1] if label_column is None else label_column
+    label: str = header[-1] if request.label_column is None else request.label_column
     if label not in header:
         raise unknown(f"column of {name}", label, header)
     place = header.index(label)
     features = header[:place] + header[place + 1 :]
-    values, words, rows = array("d"), [], array("q")
+    if request.columns is not None:
+        request.columns.check(name, features)
+    lines = _lines(name, reader, len(header))
+    first = list(islice(lines, ROWS_THAT_TELL))
+    if request.columns is None:
+        may_hold = [(at, column) for at, column in enumerate(header) if at != place]
+        holds_words = [column for at, column in may_hold if _are_words(row[at] for _, row in first)]
+    else:
+        holds_words = [column for column in features if column in request.columns.categories]
+    words = {column: Words(name, column) for column in holds_words}
+    number_places = [at for at, column in enumerate(header) if column not in words and at != place]
+    word_places = [(header.index(column), cells) for column, cells in words.items()]
+    values, labels, rows = array("d"), list[str](), array("q")
+    for line, row in chain(first, lines):
+        labels.append(row[place])
+        rows.append(line)
+        for at, cells in word_places:
+            cells.append(row[at])
+        numbers = [row[at] for at in number_places]
+        try:
+            values.extend(map(float, numbers))
+        except ValueError as error:
+            at = next(at for at in number_places if _number(row[at]) is None)
+            raise UserError(
+                f"{name}, row {line}, column {header[at]!r}: a number is needed, and there is {row[at][:40]!r}"
+            ) from error
+    flat = np.frombuffer(values, np.float64) if values else np.empty(0)
+    return Table(tuple(features), flat.reshape(len(labels), len(number_places)), words, labels, rows)
+
+
+def _lines(name: str, reader: Any, cells: int) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the line it ends in."""
     for row in reader:
         if not row:
             continue
-        if len(row) != len(header):
-            raise UserError(f"{name}, row {reader.line_num}: {len(row)} cells, and the header names {len(header)}")
-        words.append(row.pop(place))
-        rows.append(reader.line_num)
-        try:
-            values.extend(map(float, row))
-        except ValueError as error:
-            column = next(column for column, cell in zip(features, row, strict=True) if _number(cell) is None)
-            cell = row[features.index(column)]
-            raise UserError(
-                f"{name}, row {reader.line_num}, column {column!r}: a number is needed, and there is {cell[:40]!r}"
-            ) from error
-    return features, values, words, rows
+        if len(row) != cells:
+            raise UserError(f"{name}, row {reader.line_num}: {len(row)} cells, and the header names {cells}")
+        yield reader.line_num, row
+
+
+def _are_words(cells: Iterator[str]) -> bool:
+    """Fewer than half of those that are filled are numbers."""
+    filled = [cell for cell in cells if cell.strip()]
+    return sum(_number(cell) is not None for cell in filled) * 2 < len(filled)
 
 
 def _labels(name: str, words: list[str], rows: Sequence[int], task: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -93,6 +93,10 @@ class Trainers:
             "output": output or {},
             "resources": {"gpus": 0, "cpus": 1},
         }
+        return self.folder_of(name, spec, ranks, restore_from)
+
+    def folder_of(self, name: str, spec: dict[str, Any], ranks: int = 1, restore_from: Path | None = None) -> JobFolder:
+        """A job folder with an order of this spec."""
         folder = JobFolder(self.root / name)
         folder.path.mkdir()
         order = JobOrder(

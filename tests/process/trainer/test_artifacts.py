@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,16 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from onnxruntime import InferenceSession
 from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
-from cyxwiz_protocol.records import EpochRecord, ExitCode, ExportRecord, StartedRecord
+from cyxwiz_protocol.records import EpochRecord, EvaluationRecord, ExitCode, ExportRecord, StartedRecord
 from cyxwiz_trainer.data.builtin import load as load_builtin
 from cyxwiz_trainer.data.request import Request
 from cyxwiz_trainer.predict import read_safetensors
 
 PLUGIN = Path(__file__).parents[3] / "examples" / "plugin"
+TABLE = PLUGIN.with_name("table")
 # Without site-packages, environment and user folder: what can be imported is Python's own library and this one folder.
 ALONE = """\
 import sys
@@ -130,6 +134,74 @@ def test_a_regression_on_a_table_answers_in_the_units_of_its_column(
     (tmp_path / "new.csv").write_text("rooms,area\n3,80\n")
     ((value,),) = [answer["values"] for answer in predict(folder.model, str(tmp_path / "new.csv"))]
     assert value == pytest.approx(5900, rel=0.1)
+
+
+def test_a_table_with_words_answers_alone_and_in_onnxruntime_as_it_was_trained(
+    trainers: Any, tmp_path: Path, predict: Predict
+) -> None:
+    spec = yaml.safe_load((TABLE / "job.yaml").read_text())["spec"]
+    shutil.copy(TABLE / "homes.csv", trainers.root)
+    job = trainers.run(trainers.folder_of("homes", spec))
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    assert job.of(EpochRecord)[-1].validation_loss < 0.1
+    assert job.of(ExportRecord)[0].message.startswith("onnxruntime answers as torch")
+
+    # Columns in another order, one more, and a town that was not learnt.
+    new = ["town,size_m2,owner,kind,rooms", "Birk,100,A,flat,4", "Corrie,60,B,house,2", "Atlantis,60,C,house,2"]
+    (tmp_path / "new.csv").write_text("\n".join(new) + "\n")
+    birk, corrie, atlantis = predict(job.folder.model, str(tmp_path / "new.csv"))
+    assert birk["values"] == [pytest.approx((20 + 160 + 36) * 1.35, rel=0.1)]
+    assert corrie["values"] == [pytest.approx((20 + 96 + 18) * 0.8 * 1.4, rel=0.1)]
+    assert atlantis["unknown"] == {"town": "Atlantis"}
+    assert "unknown" not in birk | corrie
+
+    config = json.loads((job.folder.model / "config.json").read_text())
+    samples: list[list[float]] = []
+    for row in csv.DictReader(new):
+        sample: list[float] = []
+        for name in config["features"]:
+            words = config["categories"].get(name)
+            sample += [float(row[name])] if words is None else [float(row[name] == word) for word in words]
+        samples.append(sample)
+    session = InferenceSession(job.folder.model / "model.onnx", providers=["CPUExecutionProvider"])
+    (values,) = session.run(None, {"samples": np.array(samples, np.float32)})
+    expected = [answer["values"] for answer in (birk, corrie, atlantis)]
+    np.testing.assert_allclose(np.asarray(values), expected, rtol=1e-4)
+
+
+def test_weights_taught_on_a_table_see_its_columns_and_categories_in_any_other(trainers: Any) -> None:
+    """Other towns in another order made other inputs, and the weights were read as if they were the same."""
+    spec = yaml.safe_load((TABLE / "job.yaml").read_text())["spec"] | {"epochs": 20, "output": {}}
+    header, *lines = [line.split(",") for line in (TABLE / "homes.csv").read_text().splitlines()]
+    shutil.copy(TABLE / "homes.csv", trainers.root)
+    base = trainers.run(trainers.folder_of("base", spec))
+    assert base.wait() == ExitCode.SUCCEEDED, base.log()
+    order = [2, 0, 3, 1, 4]
+    some = [line for line in lines if line[2] != "Aldham"]
+    some[0] = [*some[0][:2], "Atlantis", *some[0][3:]]
+    table = "\n".join(",".join(line[place] for place in order) for line in [header, *some])
+    (trainers.root / "others.csv").write_text(table + "\n")
+    asked = {"uri": "file://others.csv", "labelColumn": "price_thousand", "validation": {"fraction": 1}}
+    weights = {"name": "mlp", "initFrom": {"uri": "file://base/model/model.safetensors"}}
+    again = spec | {"model": weights, "dataset": asked, "jobType": "Evaluation"}
+    job = trainers.run(trainers.folder_of("others", again))
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    assert job.of(EvaluationRecord)[-1].loss < 0.1
+    assert "'Atlantis' in row 2, column 'town'" in job.of(StartedRecord)[0].note
+
+
+def test_predict_names_the_cell_that_it_cannot_read(trainers: Any, tmp_path: Path) -> None:
+    model = trainers.root / "base" / "model"
+    for table, words in (
+        ("size_m2,rooms,town\n1,2,Birk\n", "has no column 'kind', which the model was trained on"),
+        ("size_m2,rooms,town,kind\n1,2,Birk,flat\n1,,Birk,flat\n", "row 3, column 'rooms': a finite number is needed"),
+    ):
+        (tmp_path / "new.csv").write_text(table)
+        command = [sys.executable, "-B", str(model / "predict.py"), str(tmp_path / "new.csv")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_model_of_text_goes_on_with_what_it_has_read(trainers: Any, predict: Predict) -> None:

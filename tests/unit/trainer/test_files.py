@@ -11,7 +11,7 @@ import torch
 
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_trainer import data
-from cyxwiz_trainer.data import Dataset
+from cyxwiz_trainer.data import Columns, Dataset
 from cyxwiz_trainer.failures import UserError
 
 ROWS = [f"{i % 7},{i / 2},{'yes' if i % 3 else 'no'}" for i in range(40)]
@@ -35,13 +35,13 @@ def table(root: Path, content: str | bytes, **options: Any) -> Dataset:
 def test_a_table_of_words_is_a_classification(tmp_path: Path) -> None:
     read = table(tmp_path, "\ufeffage,income,churned\r\n" + "\r\n".join(ROWS) + "\r\n")
     assert (read.task, read.outputs, read.label_names) == ("classification", 2, ("no", "yes"))
-    assert (read.feature_names, read.input_shape) == (("age", "income"), (2,))
+    assert (read.columns, read.input_shape) == (Columns(("age", "income")), (2,))
     assert (len(read.train), len(read.validation)) == (36, 4)
 
 
 def test_the_label_column_is_the_one_that_is_named(tmp_path: Path) -> None:
     read = table(tmp_path, "a,b,c\n1,2.5,3\n4,5.25,6\n7,8,9\n", labelColumn="b")
-    assert (read.task, read.feature_names, read.outputs) == ("regression", ("a", "c"), 1)
+    assert (read.task, read.columns, read.outputs) == ("regression", Columns(("a", "c")), 1)
 
 
 def test_targets_are_standardized_and_can_be_brought_back(tmp_path: Path) -> None:

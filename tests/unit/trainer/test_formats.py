@@ -15,6 +15,7 @@ from PIL import Image
 from cyxwiz_crds import TrainingJobSpec
 from cyxwiz_protocol.fetching import Fetched
 from cyxwiz_trainer import data
+from cyxwiz_trainer.data import Columns
 from cyxwiz_trainer.failures import UserError
 
 X = np.arange(60, dtype=np.float32).reshape(20, 3)
@@ -52,8 +53,10 @@ def test_parquet_is_read_as_the_table_of_the_same_numbers(tmp_path: Path) -> Non
     pq.write_table(pa.table({name: list(column) for name, column in table.items()}), tmp_path / "a.parquet")
     parquet, csv = load(tmp_path, "file://a.parquet"), load(tmp_path, "file://a.csv")
     assert parquet.sha256 == csv.sha256
-    assert (parquet.label_names, parquet.feature_names) == (("no", "yes"), ("a", "b"))
-    assert "column 'label': numbers are needed" in refusal(tmp_path, "file://a.parquet", labelColumn="b")
+    assert (parquet.label_names, parquet.columns) == (("no", "yes"), Columns(("a", "b")))
+    assert load(tmp_path, "file://a.parquet", labelColumn="b").columns == Columns(
+        ("a", "label"), {"label": ("no", "yes")}
+    )
 
 
 def test_categories_and_booleans_of_parquet_are_labels_and_numbers(tmp_path: Path) -> None:
@@ -114,8 +117,8 @@ def test_what_is_wrong_in_a_parquet_file_names_the_row_and_the_column(tmp_path: 
     assert "row 2, column 'a': a number is needed" in refused()
     write(a=[1.0, float("nan"), 3.0], label=[0, 1, 0])
     assert "row 2, column 'a': a finite number is needed" in refused()
-    write(a=["x", "y"], label=[0, 1])
-    assert "column 'a': numbers are needed, and it holds string" in refused()
+    write(a=[b"x", b"y"], label=[0, 1])
+    assert "column 'a': numbers or words are needed, and it holds binary" in refused()
     write(a=[1.0, 2.0], label=[0, None])
     assert "row 2, column 'label': the label is empty" in refused()
     write(a=[1.0, 2.0], label=[0, 1])

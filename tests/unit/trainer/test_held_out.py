@@ -158,8 +158,8 @@ def test_classes_and_columns_that_the_data_does_not_have_are_named(root: Path) -
     (root / "train.csv").write_text("a,b,label\n" + "".join(f"{i},{-i},{'xyz'[i % 3]}\n" for i in range(9)))
     for content, words in (
         ("a,b,label\n1,2,x\n1,2,w\n", "it has the class 'w', which dataset.uri does not have"),
-        ("a,c,label\n1,2,x\n1,2,y\n", "it has no column 'b', which dataset.uri has"),
-        ("a,b,c,label\n1,2,3,x\n1,2,3,y\n", "it has a column 'c', which dataset.uri does not have"),
+        ("a,c,label\n1,2,x\n1,2,y\n", "test.csv has no column 'b', which the model learns from"),
+        ("a,b,c,label\n1,2,3,x\n1,2,3,y\n", "test.csv has a column 'c', which the model does not learn from"),
         ("a,b,label\n1,2,x\n1,two,y\n", "test.csv, row 3, column 'b': a number is needed, and there is 'two'"),
     ):
         (root / "test.csv").write_text(content)
