@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # A job's files are looked at this often; changes of state come by the runner's watch, at once.
 LOOK_EVERY_S = 0.5
+LOOK_FOR_MEMORY_EVERY_S = 0.1
+"""A driver takes some tenths of a second to give back what a killed process held, and the retry waits for that."""
 RETRY_S = 1.0
 
 
@@ -90,7 +92,7 @@ class Worker:
                 log.warning("%s: runner: %s, trying again", self.key, error)
                 await asyncio.sleep(RETRY_S)
             try:
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(LOOK_FOR_MEMORY_EVERY_S if self.memory_is_coming else LOOK_EVERY_S):
                     await self._wake.wait()
             except TimeoutError:
                 pass

@@ -1,10 +1,14 @@
-"""What a runner and its trainer say before a job begins: five lines on an inherited socket, then never again.
+"""What a runner and its trainer say before a job begins: six lines on an inherited socket, then never again.
 
     trainer   {"imported": true}
     runner    {"prepare": {"rehearse": true, "shapes": [...], "environment": {}}}
     trainer   {"ready": {"pid": 71, "torchVersion": "2.15.0", "models": ["cnn"], "device": "cpu"}}
+    trainer   {"rehearsed": 3}
     runner    {"start": {"folder": "/var/lib/cyxwiz/jobs/<assignment id>"}}
     trainer   {"started": true}
+
+A trainer that shall rehearse is ready after the first step and goes on with others. The start line may come meanwhile:
+then the step in hand is its last, and the line about rehearsals need not come.
 
 Until it is told to prepare, a trainer touches no device: one may wait, imported, while a job has the whole GPU.
 A trainer whose socket closes before the start line leaves with exit code 0.
@@ -29,7 +33,7 @@ class Prepare(Model):
     """Take the device."""
 
     rehearse: bool = False
-    """A dummy step first: for a trainer that is to wait for its job, not for one whose job waits."""
+    """Dummy steps: for a trainer that is to wait for its job, not for one whose job waits."""
     shapes: list[Shape] = []
     """What jobs here have trained, newest first: rehearsed as far as time allows."""
     environment: dict[str, str] = {}
@@ -49,8 +53,6 @@ class Ready(Model):
     """cpu, or the GPU's name."""
     free_memory: int | None = None
     """Free device memory in bytes; None on the CPU."""
-    rehearsed: int = 0
-    """How many of the shapes it was told."""
 
 
 class Start(Model):
@@ -68,6 +70,10 @@ class _ReadyLine(Model):
     ready: Ready
 
 
+class _RehearsedLine(Model):
+    rehearsed: int
+
+
 class _StartLine(Model):
     start: Start
 
@@ -80,6 +86,11 @@ def encode_prepare(prepare: Prepare) -> bytes:
 def encode_ready(ready: Ready) -> bytes:
     """One line, newline included."""
     return _line(_ReadyLine(ready=ready))
+
+
+def encode_rehearsed(count: int) -> bytes:
+    """So many of the shapes it was told. One line, newline included."""
+    return _line(_RehearsedLine(rehearsed=count))
 
 
 def encode_start(start: Start) -> bytes:
@@ -99,6 +110,14 @@ def parse_ready(line: bytes) -> Ready | None:
     """What the trainer said; None for a line that is something else."""
     try:
         return _ReadyLine.model_validate_json(line).ready
+    except ValidationError:
+        return None
+
+
+def parse_rehearsed(line: bytes) -> int | None:
+    """What the trainer said; None for a line that is something else."""
+    try:
+        return _RehearsedLine.model_validate_json(line).rehearsed
     except ValidationError:
         return None
 

@@ -31,7 +31,7 @@ class Spawns(Protocol):
 
 
 class Pool:
-    """Warm trainers by the devices they see. One warms up at a time, at low priority.
+    """Warm trainers by the devices they see. One warms up at a time, at low priority; a job may have it in the midst.
 
     While a job holds a GPU, the trainer that will follow there waits imported, but off the device.
     """
@@ -57,6 +57,8 @@ class Pool:
         self._ready: dict[Devices, list[Trainer]] = {devices: [] for devices in wanted}
         self._imported: dict[Devices, Trainer] = {}
         self._warming: Trainer | None = None
+        self._is_awaited = False
+        self._warmed = asyncio.Event()
         self._held: Counter[str] = Counter()
         self._settle_s = settle_s
         self._settling: Counter[str] = Counter()
@@ -96,14 +98,46 @@ class Pool:
             f"{self._last_failure}"
         )
 
-    def take(self, gpus: Iterable[str]) -> Trainer | None:
-        """A warm trainer for a job on exactly these devices, now the caller's to end; None when none is ready."""
-        ready = self._ready.get(_devices(gpus))
+    async def take(self, gpus: Iterable[str]) -> Trainer | None:
+        """A warm trainer for a job on exactly these devices, now the caller's to end; None when there is none.
+
+        One that warms up there is waited for, by one job: it is ahead of any that could be begun now.
+        """
+        devices = _devices(gpus)
+        ready = self._ready.get(devices, [])
+        if not ready and self._warms_up_on(devices) and not self._is_awaited:
+            await self._until_warm()
         if not ready:
             return None
         trainer = ready.pop(0)
+        self._make_quick(trainer)
         self._changed()
         return trainer
+
+    def _warms_up_on(self, devices: Devices) -> bool:
+        warming = self._warming
+        return (
+            warming is not None
+            and warming.ready is None
+            and warming.plan.gpus == devices
+            and not self._is_kept_off(devices)
+        )
+
+    async def _until_warm(self) -> None:
+        """The trainer that warms up can be had, or has failed."""
+        assert self._warming is not None
+        self._is_awaited = True
+        self._make_quick(self._warming)
+        self._warmed.clear()
+        try:
+            await self._warmed.wait()
+        finally:
+            self._is_awaited = False
+
+    def _make_quick(self, trainer: Trainer) -> None:
+        """A job waits for it, or has it."""
+        if self._nice:
+            priority.set_nice(trainer.pid, 0)
 
     def take_imported(self, gpus: Iterable[str]) -> Trainer | None:
         """A trainer that waits off these devices, now the caller's to prepare and to end; None when there is none.
@@ -114,8 +148,7 @@ class Pool:
         fitting = [devices, *((gpu,) for gpu in devices)]
         trainer = next((self._imported.pop(each) for each in fitting if each in self._imported), None)
         if trainer is not None:
-            if self._nice:
-                priority.set_nice(trainer.pid, 0)
+            self._make_quick(trainer)
             self._changed()
         return trainer
 
@@ -153,8 +186,9 @@ class Pool:
                 idle, ready[:] = ready[:], []
                 for trainer in idle:
                     self._end(trainer)
-        if self._warming and self._warming.imported and set(self._warming.plan.gpus) & set(devices):
-            self._warming.kill()  # it takes the device; `_warm_up` ends the rest
+        warming = self._warming
+        if warming and warming.imported and warming.ready is None and set(warming.plan.gpus) & set(devices):
+            warming.kill()  # it takes the device; `_warm_up` ends the rest
         self._changed()
 
     async def cleared(self) -> None:
@@ -196,7 +230,7 @@ class Pool:
             self._end(trainer)
         self._ready.clear()
         self._imported.clear()
-        if self._warming:
+        if self._warming and self._warming.ready is None:  # else it was one of those, or is a job's
             self._end(self._warming)
         await asyncio.gather(*self._endings)
 
@@ -237,28 +271,26 @@ class Pool:
         try:
             if not trainer.imported:
                 await trainer.become_imported()
-            if self._is_kept_off(devices):
-                self._imported[devices] = trainer
-            else:
+            if not self._is_kept_off(devices):
                 shapes = self._shapes.newest(on_gpu=bool(devices))
                 self.newest = await trainer.become_ready(Prepare(rehearse=True, shapes=shapes))
+            if devices not in self._wanted or (trainer.ready is not None and self._is_held(devices)):
+                await trainer.end()
+            elif trainer.ready is None:
+                trainer.on_exit(lambda: self._lost(trainer))
+                self._imported[devices] = trainer
+            else:
+                trainer.on_exit(lambda: self._lost(trainer))
+                await self._serve(trainer)
         except StartFailed as error:
-            self._warming = None
             was_ended = trainer.imported and self._is_held(devices)  # for the job that holds them
             await trainer.end()
             if not was_ended:
                 self._shapes.forget()  # one of them may be what it failed for
                 self.failed(str(error))
-            return
-        self._warming = None
-        if devices not in self._wanted or (trainer.ready is not None and self._is_held(devices)):
-            self._imported.pop(devices, None)
-            await trainer.end()
-            return
-        trainer.on_exit(lambda: self._lost(trainer))
-        if trainer.ready is not None:
-            self._serve(trainer)
-        else:
+        finally:
+            self._warming = None
+            self._warmed.set()
             self._on_change()
 
     def _spawn(self, devices: Devices) -> Trainer | None:
@@ -268,16 +300,17 @@ class Pool:
             self.failed(f"no process could be made: {error}")
             return None
 
-    def _serve(self, trainer: Trainer) -> None:
-        """A job may have it."""
-        assert trainer.ready is not None
-        if self._nice:
-            priority.set_nice(trainer.pid, 0)
+    async def _serve(self, trainer: Trainer) -> None:
+        """A job may have it. Returns when it rehearses no more."""
         devices = trainer.plan.gpus
-        self._ready[devices].append(trainer)
         words = ",".join(devices) or "cpu"
-        _log.info("trainer ready pid=%d devices=%s rehearsed=%d", trainer.pid, words, trainer.ready.rehearsed)
+        _log.info("trainer ready pid=%d devices=%s", trainer.pid, words)
+        self._ready[devices].append(trainer)
+        self._warmed.set()
         self._on_change()
+        count = await trainer.rehearsed()
+        if count is not None:
+            _log.info("trainer rehearsed pid=%d devices=%s shapes=%d", trainer.pid, words, count)
 
     def _lost(self, trainer: Trainer) -> None:
         devices = trainer.plan.gpus
@@ -289,6 +322,8 @@ class Pool:
         else:
             return
         self._end(trainer)
+        if trainer is self._warming:
+            self._shapes.forget()  # one of them may be what it ended for
         self.failed("it ended while it waited for a job")
 
     def _end(self, trainer: Trainer) -> None:

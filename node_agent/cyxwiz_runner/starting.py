@@ -70,7 +70,7 @@ class Start:
             self._heard_at = time.monotonic()  # waiting for data is no part of a start
         gpus, pool = self._request.gpus, self._means.pool
         share = await self._share()
-        warm = None if share and share.environment else pool.take(gpus)
+        warm = None if share and share.environment else await pool.take(gpus)
         pool.hold(gpus)
         self.holds_gpus = True
         why = "how it shares its GPU is fixed when a trainer takes it"

@@ -21,6 +21,7 @@ from cyxwiz_protocol.handshake import (
     encode_prepare,
     encode_start,
     parse_ready,
+    parse_rehearsed,
 )
 from cyxwiz_protocol.job_folder import JobFolder
 
@@ -33,8 +34,11 @@ from .quarters import Quarters
 IMPORTED_WITHIN_S = 300.0
 """For importing torch from a cold disk on a busy machine."""
 READY_WITHIN_S = 120.0
-"""For a rehearsal on a busy one."""
+"""For the device and a first step on a busy one."""
+REHEARSED_WITHIN_S = 300.0
 STARTED_WITHIN_S = 2.0
+REHEARSING_STARTED_WITHIN_S = 20.0
+"""The step that it rehearses comes first."""
 _LAST_WORDS_BYTES = 300
 
 
@@ -81,6 +85,7 @@ class Trainer:
         self._connection = connection
         self._connection.setblocking(False)
         self._received = b""
+        self._rehearsal: asyncio.Task[int] | None = None
         self._living = living
         self._is_marked = has_marker(marker) if self.uid is None else has_uid(self.uid)
         self._living[popen.pid] = self._is_marked
@@ -127,14 +132,32 @@ class Trainer:
         self.ready = ready
         return ready
 
+    async def rehearsed(self) -> int | None:
+        """How many shapes it has rehearsed, once it is at the end; None when a job began before, or it failed."""
+        self._rehearsal = asyncio.ensure_future(self._rehearsed())
+        await asyncio.wait([self._rehearsal])
+        failed = self._rehearsal.cancelled() or self._rehearsal.exception() is not None
+        return None if failed else self._rehearsal.result()
+
+    async def _rehearsed(self) -> int:
+        count = parse_rehearsed(await self._read_line(REHEARSED_WITHIN_S, "it had rehearsed"))
+        if count is None:
+            raise StartFailed("it said something else than that it has rehearsed")
+        return count
+
     async def start(self, folder: JobFolder) -> None:
         """The job of that folder has begun; from here on there are only files and signals.
 
         Raises StartFailed, and OSError when the folder cannot be made its own.
         """
         await self._quarters.take_in(folder)
+        rehearses = self._rehearsal is not None and self._rehearsal.cancel()
         await self._send(encode_start(Start(folder=str(folder.path))), "it heard of its job")
-        if await self._read_line(STARTED_WITHIN_S, "it began") != STARTED_LINE:
+        within_s = REHEARSING_STARTED_WITHIN_S if rehearses else STARTED_WITHIN_S
+        line = await self._read_line(within_s, "it began")
+        if rehearses and parse_rehearsed(line) is not None:
+            line = await self._read_line(within_s, "it began")
+        if line != STARTED_LINE:
             raise StartFailed("it said something else than that it began")
         self._connection.close()
 

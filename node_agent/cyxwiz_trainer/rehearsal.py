@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -55,22 +54,27 @@ def _usual(model: str, options: dict[str, int | str], precision: str, *, on_gpu:
     return Shape.model_validate({"spec": spec, **sample})
 
 
-def rehearse(shapes: Sequence[Shape], within_s: float) -> int:
-    """Steps of the first shapes are done; how many. None begins after `within_s`, or with more memory than there is."""
-    until = time.monotonic() + within_s
-    done = 0
+def rehearse(told: Sequence[Shape], usual: Sequence[Shape]) -> Generator[int]:
+    """Does one step each time it is asked for the next: how many of the shapes `told` have been done by then.
+
+    Those come first; a usual one is left out when one of its family was done.
+    """
+    known = 0
+    families: set[tuple[str, str]] = set()
     with tempfile.TemporaryDirectory() as scratch:
-        for shape in shapes:
-            if time.monotonic() > until:
-                break
+        for shape, is_told in [*((shape, True) for shape in told), *((shape, False) for shape in usual)]:
+            family = (shape.spec.model.name, shape.spec.precision)
+            if family in families and not is_told:
+                continue
             try:
                 _step(shape, JobFolder(Path(scratch)))
-                done += 1
             except (torch.OutOfMemoryError, JobFailure):  # a model that is not installed any more, a GPU in use
                 continue
             finally:
                 gc.collect()  # modules and their gradients are cycles
-    return done
+            known += is_told
+            families.add(family)
+            yield known
 
 
 def _step(shape: Shape, scratch: JobFolder) -> None:

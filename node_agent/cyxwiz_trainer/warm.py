@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import time
 
@@ -34,8 +36,7 @@ def serve(socket_fd: int) -> int:
             prepare = handshake.parse_prepare(line)
             if prepare is None:
                 raise ValueError(f"no prepare line: {line[:200]!r}")
-            ready = make_ready(prepare) if prepare.ranks == 1 else stay_off_the_device(prepare)
-            runner.sendall(handshake.encode_ready(ready))
+            become_ready(prepare, runner)
             line = _read_line(runner)
         except (BrokenPipeError, ConnectionResetError):
             return 0
@@ -50,50 +51,62 @@ def serve(socket_fd: int) -> int:
     return job.run_ranks(folder, stop, prepare.ranks)
 
 
-def make_ready(prepare: handshake.Prepare) -> handshake.Ready:
-    """The device is this process's, and what it was told to rehearse is."""
+def become_ready(prepare: handshake.Prepare, runner: socket.socket) -> None:
+    """The device is taken, the runner knows it, and nothing is left to rehearse or the runner has spoken."""
     os.environ.update(prepare.environment)  # before anything asks for the device
+    if prepare.ranks > 1:
+        # Nothing is done ahead: neither a GPU's context nor threads outlive the fork of the ranks.
+        runner.sendall(handshake.encode_ready(_ready("left to its ranks")))
+        return
     # One thread: the pool grows to the job's own number later and no worker spins while the trainer waits.
     torch.set_num_threads(1)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if gpu else torch.device("cpu")
-    rehearsed = _rehearse(prepare, device) if prepare.rehearse else 0
-    source_digest()  # remembered: the job's first report has it
+    told = [shape for shape in prepare.shapes if shape.on_gpu == gpu]
+    steps = rehearse(told, usual_shapes(on_gpu=gpu)) if prepare.rehearse else rehearse([], [])
+    with contextlib.closing(steps):
+        until = time.monotonic() + REHEARSE_WITHIN_S[device.type]
+        known = next(steps, 0)
+        source_digest()  # remembered: the job's first report has it
+        _tidy(device)
+        free = torch.cuda.mem_get_info(device)[0] if gpu else None
+        ready = _ready(torch.cuda.get_device_name(device) if gpu else "cpu", free)
+        runner.sendall(handshake.encode_ready(ready))
+        if not prepare.rehearse:
+            return
+        while not _has_spoken(runner):
+            step = next(steps, None) if time.monotonic() < until else None
+            if step is None:
+                runner.sendall(handshake.encode_rehearsed(known))
+                return
+            known = step
+            _tidy(device)
+
+
+def _ready(device: str, free_memory: int | None = None) -> handshake.Ready:
     return handshake.Ready(
         pid=os.getpid(),
         torch_version=torch.__version__,
         models=models.names(),
-        device=torch.cuda.get_device_name(device) if gpu else "cpu",
-        free_memory=torch.cuda.mem_get_info(device)[0] if gpu else None,
-        rehearsed=rehearsed,
+        device=device,
+        free_memory=free_memory,
     )
 
 
-def stay_off_the_device(prepare: handshake.Prepare) -> handshake.Ready:
-    """Nothing is done ahead: neither a GPU's context nor threads outlive the fork of the ranks."""
-    os.environ.update(prepare.environment)
-    return handshake.Ready(
-        pid=os.getpid(), torch_version=torch.__version__, models=models.names(), device="left to its ranks"
-    )
-
-
-def _rehearse(prepare: handshake.Prepare, device: torch.device) -> int:
-    """What jobs here have trained comes first, then what any job may need. Returns how many of the former."""
-    gpu = device.type == "cuda"
-    until = time.monotonic() + REHEARSE_WITHIN_S[device.type]
-    told = [shape for shape in prepare.shapes if shape.on_gpu == gpu]
-    known = rehearse(told, until - time.monotonic())
-    families = {(shape.spec.model.name, shape.spec.precision) for shape in told[:known]}
-    others = [
-        shape for shape in usual_shapes(on_gpu=gpu) if (shape.spec.model.name, shape.spec.precision) not in families
-    ]
-    rehearse(others, until - time.monotonic())
-    if gpu:
+def _tidy(device: torch.device) -> None:
+    """As a job expects it, which may begin at once."""
+    if device.type == "cuda":
         torch.cuda.synchronize()  # sync: ready means that the kernels are loaded
         torch.cuda.set_stream(torch.cuda.default_stream(device))
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    return known
+
+
+def _has_spoken(runner: socket.socket) -> bool:
+    """A line of the runner waits, or it is gone."""
+    poll = select.poll()
+    poll.register(runner, select.POLLIN | select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _read_line(runner: socket.socket) -> bytes | None:

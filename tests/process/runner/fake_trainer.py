@@ -21,8 +21,9 @@ def main() -> int:
     prepare = json.loads(line)["prepare"]
     os.environ.update(prepare.get("environment", {}))
     ready = {"pid": os.getpid(), "torchVersion": "0.0", "models": ["fake"], "device": "cpu"}
-    ready["rehearsed"] = len(prepare.get("shapes", []))
     runner.sendall(json.dumps({"ready": ready}).encode() + b"\n")
+    if prepare.get("rehearse"):
+        runner.sendall(json.dumps({"rehearsed": len(prepare.get("shapes", []))}).encode() + b"\n")
     if not (line := lines.readline()):
         return 0
     folder = Path(json.loads(line)["start"]["folder"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cyxwiz_protocol.handshake import Ready
+from cyxwiz_protocol.job_folder import JobFolder
 from cyxwiz_runner.pool import Pool
 from cyxwiz_runner.shapes import Shapes
 from cyxwiz_runner.trainer import StartFailed
@@ -15,6 +16,12 @@ from cyxwiz_runner.trainer import StartFailed
 NO_PID = 2**22 + 1
 """Above every pid of Linux."""
 NO_SHAPES = Shapes(Path("/proc/none"))
+SHAPE = {
+    "spec": {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}},
+    "inputShape": [1, 8, 8],
+    "inputType": "uint8",
+    "outputs": 10,
+}
 
 
 class FakeTrainer:
@@ -23,6 +30,8 @@ class FakeTrainer:
         self.imported, self.ready = False, None
         self.lose = lambda: None
         self.killed = asyncio.Event()
+        self.has_rehearsed = asyncio.Event()
+        self.has_rehearsed.set()
 
     async def become_imported(self):
         await asyncio.sleep(0)
@@ -36,6 +45,10 @@ class FakeTrainer:
             raise StartFailed("it is a bad day")
         self.ready = Ready(pid=self.pid, torch_version="0.0", models=["fake"], device="cpu")
         return self.ready
+
+    async def rehearsed(self):
+        await self.has_rehearsed.wait()
+        return 0
 
     def on_exit(self, callback):
         self.lose = callback
@@ -53,10 +66,14 @@ class FakeSpawner:
         self.trainers = []
         self.taken = ()
         self.fails = False
+        self.rehearses_long = False
 
     def spawn(self, plan):
-        self.trainers.append(FakeTrainer(plan, self.fails))
-        return self.trainers[-1]
+        trainer = FakeTrainer(plan, self.fails)
+        if self.rehearses_long:
+            trainer.has_rehearsed.clear()
+        self.trainers.append(trainer)
+        return trainer
 
 
 async def settled():
@@ -83,13 +100,73 @@ async def open_pool(spawner, wanted, shapes=None, settle_s=0.0):
 async def test_a_taken_trainer_is_replaced_and_never_given_twice(spawner):
     async with open_pool(spawner, {(): 2}) as pool:
         assert (pool.ready_count, pool.warming_count) == (2, 0)
-        first, second = pool.take([]), pool.take([])
+        first, second = await pool.take([]), await pool.take([])
         assert first is not second
-        assert pool.take([]) is None
+        assert await pool.take([]) is None
         assert pool.why_cold([]) == "no warm trainer was ready"
         await settled()
         assert pool.ready_count == 2
         spawner.taken = (first, second)
+
+
+async def test_a_job_may_have_a_trainer_that_still_rehearses(spawner):
+    spawner.rehearses_long = True
+    async with open_pool(spawner, {("GPU-a",): 1}) as pool:
+        assert (pool.ready_count, pool.warming_count, pool.warming_on) == (1, 1, ("GPU-a",))
+        assert await pool.take(["GPU-a"]) is spawner.trainers[0]
+        taken = spawner.trainers[0]
+        spawner.taken = (taken,)
+        pool.hold(["GPU-a"])
+        await settled()
+        assert not taken.killed.is_set(), "it is the job's"
+        assert pool.warming_on == ()
+        taken.has_rehearsed.set()  # or the job has begun
+        await settled()
+        assert (pool.imported_count, pool.warming_count) == (1, 0), "the next follows"
+        pool.vacate(["GPU-a"])
+
+
+async def test_an_idle_trainer_that_rehearses_leaves_a_gpu_that_a_job_holds(spawner):
+    spawner.rehearses_long = True
+    async with open_pool(spawner, {("GPU-a",): 1}) as pool:
+        pool.hold(["GPU-a"])
+        await pool.cleared()
+        assert spawner.trainers[0].ended
+        spawner.trainers[0].has_rehearsed.set()  # its socket is closed
+
+
+async def test_one_job_waits_for_the_trainer_that_warms_up_and_the_next_does_not(spawner):
+    async with asyncio.TaskGroup() as tasks:
+        pool = Pool(spawner, {(): 1}, 2, NO_SHAPES, tasks, lambda: None)
+        await asyncio.sleep(0)
+        assert pool.warming_count == 1
+        first, second = tasks.create_task(pool.take([])), tasks.create_task(pool.take([]))
+        assert await second is None
+        assert await first is spawner.trainers[0]
+        await pool.close()
+
+
+async def test_a_job_that_waits_for_a_trainer_which_fails_starts_cold(spawner):
+    spawner.fails = True
+    async with asyncio.TaskGroup() as tasks:
+        pool = Pool(spawner, {(): 1}, 2, NO_SHAPES, tasks, lambda: None)
+        await asyncio.sleep(0)
+        assert await pool.take([]) is None
+        await pool.close()
+
+
+async def test_shapes_that_a_trainer_dies_of_after_it_was_ready_are_forgotten(spawner, tmp_path):
+    spawner.rehearses_long = True
+    shapes = Shapes(tmp_path / "shapes.json")
+    async with open_pool(spawner, {("GPU-a",): 1}, shapes) as pool:
+        (tmp_path / "shape.json").write_text(json.dumps(SHAPE))
+        shapes.remember(JobFolder(tmp_path))
+        assert shapes.newest(on_gpu=True)
+        spawner.trainers[0].lose()
+        spawner.trainers[0].has_rehearsed.set()
+        await settled()
+        assert not shapes.newest(on_gpu=True)
+        assert pool.message is None
 
 
 async def test_one_trainer_warms_up_at_a_time_and_gives_way(spawner):
@@ -167,9 +244,7 @@ async def test_imports_that_keep_failing_beside_a_job_are_given_up(spawner):
 
 
 async def test_shapes_that_a_trainer_fails_on_are_forgotten(spawner, tmp_path):
-    shape = {"spec": {"model": {"name": "cnn"}, "dataset": {"uri": "builtin://digits"}}}
-    shape |= {"inputShape": [1, 8, 8], "inputType": "uint8", "outputs": 10}
-    (tmp_path / "shapes.json").write_text(json.dumps([shape]))
+    (tmp_path / "shapes.json").write_text(json.dumps([SHAPE]))
     async with open_pool(spawner, {("GPU-a",): 1}, Shapes(tmp_path / "shapes.json")) as pool:
         assert (len(spawner.trainers), pool.ready_count, pool.message) == (2, 1, None)
     assert json.loads((tmp_path / "shapes.json").read_text()) == []
@@ -206,9 +281,9 @@ async def test_trainers_wait_on_the_gpus_that_were_named_last_and_on_no_other(sp
         await settled()
         assert pool.ready_count == 2
         assert [trainer.plan.gpus for trainer in spawner.trainers if trainer.ended] == [("GPU-a",)]
-        assert pool.take(["GPU-a"]) is None
+        assert await pool.take(["GPU-a"]) is None
         assert pool.why_cold(["GPU-a"]) == "no warm trainers are kept for this GPU"
-        spawner.taken = (pool.take(["GPU-b"]),)
+        spawner.taken = (await pool.take(["GPU-b"]),)
         assert spawner.taken != (None,)
 
 
@@ -228,7 +303,7 @@ async def test_a_trainer_that_waits_beside_a_job_ends_with_the_gpus_name(spawner
 
 async def test_a_gpu_that_a_job_has_left_stays_empty_until_its_memory_could_be_looked_at(spawner):
     async with open_pool(spawner, {("GPU-a",): 1}, settle_s=3600) as pool:
-        spawner.taken = (pool.take(["GPU-a"]),)
+        spawner.taken = (await pool.take(["GPU-a"]),)
         pool.hold(["GPU-a"])
         await settled()
         pool.vacate(["GPU-a"])
