@@ -60,11 +60,20 @@ def prepare(order: JobOrder, ranks: Ranks = ALONE) -> Device:
     torch.set_num_threads(max(1, spec.resources.cpus // ranks.size))
     # Not use_deterministic_algorithms: that does the same and imports the compiler, 6 s on one CPU core.
     torch.set_deterministic_debug_mode("error" if spec.deterministic else "default")
-    # The search runs every candidate for every convolution: 4.4 s before the first step, for 3 % (docs/design).
-    torch.backends.cudnn.benchmark = False
+    take_time_for_kernels(False)
     set_float32_precision(exact=spec.precision == "float32")
     torch.manual_seed(spec.hyperparameters.seed)
     return _gpu(spec, ranks) if order.gpus else _cpu(spec, ranks)
+
+
+def take_time_for_kernels(enough: bool) -> None:
+    """Whether the kernels of a step are to be the fastest there are, or there at once.
+
+    The search for convolutions runs every candidate: 4.4 s before the first step, for 3 %. cuDNN builds its attention
+    for every new shape, 0.1 to 1 s; beside flash attention, which is loaded once, it saves a third of long sequences.
+    """
+    torch.backends.cudnn.benchmark = enough
+    torch.backends.cuda.enable_cudnn_sdp(enough)
 
 
 def image_layout(model: nn.Module, device: torch.device) -> torch.memory_format:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import torch
-
 from .compilation import Compilation, Failed
 from .compile_policy import milliseconds
+from .device import take_time_for_kernels
 from .graph import Repeated
 from .step_times import StepTimes, TimeMark
 
@@ -95,8 +94,7 @@ class Fastest:
             return
         self._compile_s = result.compile_s
         self._adopting_since = time.monotonic()
-        # Kernels of convolutions are chosen anew: the search pays here, and delays no first step.
-        torch.backends.cudnn.benchmark = True
+        take_time_for_kernels(True)  # they are chosen anew here, and that delays no first step
         try:
             self._current = self._make_compiled(self._compilation)
         except (OSError, RuntimeError) as error:
@@ -120,7 +118,7 @@ class Fastest:
             return
         self._adopt_s = time.monotonic() - self._adopting_since
         self._adopting_since = None
-        torch.backends.cudnn.benchmark = False
+        take_time_for_kernels(False)
         if self._plain.is_graph and not self._current.is_graph:
             self._stay(f"not compiled: {self._current.words}")
             return
@@ -148,7 +146,7 @@ class Fastest:
         print(note, flush=True)
         self._current, self._note = self._plain, note
         self._adopting_since = None
-        torch.backends.cudnn.benchmark = False
+        take_time_for_kernels(False)
         self._after_step = _nothing
 
 
