@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -157,6 +157,35 @@ def test_evaluation_weighs_every_sample_once() -> None:
     outputs = model(SAMPLES.inputs)
     assert result.loss == pytest.approx(functional.cross_entropy(outputs, SAMPLES.labels).item(), rel=1e-5)
     assert result.accuracy == pytest.approx((outputs.argmax(1) == SAMPLES.labels).float().mean().item())
+
+
+class OnAGpu(Device):
+    """It is none, but is treated as one."""
+
+    @property
+    def is_gpu(self) -> bool:
+        return True
+
+
+class Narrow(nn.Linear):
+    """Has memory for few samples at once."""
+
+    seen: ClassVar[list[int]] = []
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.seen.append(len(input))
+        if len(input) > 7:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(input)
+
+
+def test_an_evaluation_for_which_memory_is_short_is_done_in_the_jobs_own_batches() -> None:
+    model = Narrow(6, 3)
+    where = OnAGpu(torch.device("cpu"), None, "a GPU")
+    result = evaluate(model, SAMPLES, 7, Classification(0.0), where, Fence(None, Stop()))
+    assert result == evaluate(model, SAMPLES, 7, Classification(0.0), CPU, Fence(None, Stop()))
+    assert (model.seen[0], set(model.seen[1:])) == (len(SAMPLES), {7})
+    assert model.training, "as it was"
 
 
 def test_on_the_cpu_a_repeated_step_is_the_step_itself() -> None:
