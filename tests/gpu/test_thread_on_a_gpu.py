@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import yaml
 
 from cyxwiz_agent.devices import Devices, read_devices
+from cyxwiz_agent.devices.guard import of_runner
 from cyxwiz_devcluster import start
 from cyxwiz_platform import Platform
 from tests.thread import (
@@ -18,6 +22,7 @@ from tests.thread import (
     digits,
     finished,
     phase,
+    snapshot_of,
     status_of,
     stepping,
     trainers_of,
@@ -132,3 +137,31 @@ def test_a_cancelled_gpu_job_leaves_the_gpu(gpu_node: Platform) -> None:
     assert status_of(job)["phase"] == "Cancelled"
     assert "still in use" not in status_of(job)["execution"]["message"]  # its memory came back in time
     wait_gone(assignment)
+
+
+def test_a_process_of_nobodys_on_the_gpu_is_one_more_than_the_guard_allows(gpu_node: Platform) -> None:
+    """What mode dedicated relies on."""
+    uuid = DEVICES.gpus[0].uuid
+    state = gpu_node.machines["gpu-node"].state
+
+    def counted() -> int:
+        [reading] = [device.reading for device in read_devices().known if device.reading.uuid == uuid]
+        if reading.processes is None:
+            pytest.skip("this driver does not tell the processes on a GPU")
+        return reading.processes
+
+    gpu_node.wait_for("computenode", "gpu-node", lambda _: _warm(gpu_node), what="a warm trainer", within_s=60)
+    allowed = of_runner(uuid, snapshot_of(state))
+    assert (counted(), allowed) == (1, 1)
+    stranger = [sys.executable, "-c", "import torch; torch.zeros(1, device='cuda'); print(flush=True); input()"]
+    with subprocess.Popen(stranger, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            assert counted() == 2
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 10
+    while counted() != 1:
+        assert time.monotonic() < deadline, "it is gone and still counted"
+        time.sleep(0.1)

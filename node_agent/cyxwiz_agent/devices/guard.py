@@ -27,14 +27,15 @@ class Guard:
     resource: str
     """What pods ask for to get a GPU, such as nvidia.com/gpu."""
     crowded_looks: Mapping[str, int] = field(default_factory=dict[str, int])
-    """UUID to looks in a row that showed more processes than the runner has there."""
+    """UUID to looks in a row that showed more processes than the runner has there, while no job was."""
 
     def after(self, devices: Devices, runner: Snapshot | None) -> Guard:
         """The guard after one more look at the driver. Without the runner's word nobody is accused."""
         counted: dict[str, int] = {}
         for device in devices.known:
             reading = device.reading
-            if runner is None or reading.processes is None or reading.processes <= of_runner(reading.uuid, runner):
+            allowed = None if runner is None else of_runner(reading.uuid, runner)
+            if allowed is None or reading.processes is None or reading.processes <= allowed:
                 continue
             counted[reading.uuid] = self.crowded_looks.get(reading.uuid, 0) + 1
         return replace(self, crowded_looks=counted)
@@ -58,13 +59,14 @@ class Guard:
         return found
 
 
-def of_runner(uuid: str, runner: Snapshot) -> int:
-    """How many processes the runner may have on the device at most."""
-    live = [job for job in runner.jobs if uuid in job.gpus and job.state != "Reaped"]
-    # A job that has one whole GPU may compile its step there, in a process beside it.
-    compiling = any(len(job.gpus) == 1 and job.gpu_memory_bytes is None for job in live)
-    jobs = sum(len(job.gpus) for job in live) + compiling
-    return jobs + (uuid in (runner.warm_gpus or ())) + (runner.sharing == "MPS")
+def of_runner(uuid: str, runner: Snapshot) -> int | None:
+    """How many processes the runner may have on the device; None while a job has it.
+
+    How many a job has is its own affair: its step is compiled in others, and its code may begin more.
+    """
+    if any(uuid in job.gpus and job.state != "Reaped" for job in runner.jobs):
+        return None
+    return int(uuid in (runner.warm_gpus or ()))
 
 
 def in_use(devices: Devices, foreign: Mapping[str, str]) -> Devices:

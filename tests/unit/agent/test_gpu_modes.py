@@ -98,11 +98,11 @@ def devices(*uuids: str, processes: int | None = None) -> Devices:
     return Devices(tuple(Device(reading) for reading in readings))
 
 
-def runner(*jobs: str, warm: list[str] | None = None, sharing: str | None = None) -> Snapshot:
+def runner(*jobs: str, warm: list[str] | None = None) -> Snapshot:
     """A runner with one job on each of these GPUs."""
     process = {"assignmentId": "a", "jobUid": "u", "attempt": 1, "key": "default/j", "state": "Running"}
     found = [JobProcess.model_validate(process | {"gpus": [uuid]}) for uuid in jobs]
-    return Snapshot(instance="i", jobs=found, warm_gpus=warm, sharing=sharing)
+    return Snapshot(instance="i", jobs=found, warm_gpus=warm)
 
 
 def test_a_gpu_that_a_pod_holds_is_for_no_job_and_says_whose_it_is() -> None:
@@ -129,20 +129,16 @@ def looked(count: int | None, snapshot: Snapshot | None, looks: int = 2) -> dict
 def test_processes_beside_the_runners_are_foreign_when_two_looks_show_them() -> None:
     assert list(looked(1, runner())) == ["GPU-1"]
     assert looked(1, runner(), looks=1) == {}
-    assert list(looked(3, runner("GPU-1"))) == ["GPU-1"]
-
-
-def test_a_job_may_compile_in_a_process_beside_it() -> None:
-    assert looked(2, runner("GPU-1")) == {}
+    assert list(looked(2, runner(warm=["GPU-1"]))) == ["GPU-1"]
+    assert list(looked(1, runner("GPU-2"))) == ["GPU-1"]
 
 
 @pytest.mark.parametrize(
     ("count", "snapshot"),
     [
         pytest.param(0, runner(), id="nobody is there"),
-        pytest.param(1, runner("GPU-1"), id="its job"),
+        pytest.param(5, runner("GPU-1"), id="its job and what that has begun"),
         pytest.param(1, runner(warm=["GPU-1"]), id="its warm trainer"),
-        pytest.param(2, runner("GPU-1", sharing="MPS"), id="its job and the server it shares through"),
         pytest.param(None, runner(), id="a driver that does not say"),
         pytest.param(5, None, id="a runner that does not answer"),
     ],
