@@ -153,6 +153,7 @@ def main() -> None:
         while snapshot_of(platform.machines[NODE].state).warm == 0 and time.monotonic() < deadline:
             time.sleep(0.2)
         show(platform, "get", "cn")
+        show(platform, "get", "cn", "-o", "yaml")
         trained(platform, fashion("fashion", arguments.epochs, arguments.batch, len(gpus)))
         killed_and_resumed(platform, fashion("killed", 100_000, arguments.batch, len(gpus)))
         trained(platform, yaml.safe_load((PLUGIN / "job.yaml").read_text()))
