@@ -42,7 +42,8 @@ def build_images(images: Images) -> list[str]:
     base = {"BASE_IMAGE": images.base()}
     agent = ROOT / "Dockerfile.agent"
     probe = Path(__file__).parent / "probe"
-    arguments = base if WHOLE_RUNNER else base | {"RUNNER_DEPENDENCIES": "runtime"}
+    # Debian's buildah does not take the default of an argument for another stage's name.
+    arguments = base | {"RUNNER_DEPENDENCIES": "runner-dependencies" if WHOLE_RUNNER else "runtime"}
     runner = images.build("localhost/cyxwiz-runner:dev", agent, ROOT, target="runner", arguments=arguments)
     return [
         images.build("localhost/cyxwiz-operator:dev", ROOT / "Dockerfile.operator", ROOT, arguments=base),
