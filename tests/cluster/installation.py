@@ -71,6 +71,8 @@ class Installation:
     def __init__(self, machine: Machine, gpus: int = GPUS, **further: Any) -> None:
         """On every node that the machine has by now. `further` are values of `nodes`, beside those of every test."""
         self.machine = machine
+        self.began = time.monotonic()
+        """When it was installed, of the monotonic clock."""
         self._folder = f"{gpus}-gpus-{len(machine.nodes)}-nodes"
         self.simulated_on = {node: self._simulated(node, gpus) for node in machine.nodes}
         self.values = machine.folder / f"{self._folder}.yaml"
@@ -136,6 +138,7 @@ class Installation:
 
     def install(self, *settings: str) -> str:
         """What `helm install` printed with these `--set` values, the pods being ready."""
+        self.began = time.monotonic()
         flags = ["--create-namespace", "--values", str(self.values), "--wait", "--timeout", "5m"]
         flags += [flag for setting in settings for flag in ("--set", setting)]
         return self.helm("install", RELEASE, str(CHART), *flags, within_s=360)
