@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep everything running until Ctrl-C")
     parser.add_argument("--state", type=Path, default=Path(".state/demo"), help="folder for everything it writes")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     state = arguments.state.absolute()
     try:
         with start(state / "cluster") as cluster:
@@ -157,9 +157,14 @@ def _keep_running(cluster: Cluster) -> None:
     print(f"  export KUBECONFIG={cluster.kubeconfig}")
     print(f"  alias kubectl={cluster.kubectl}")
     print("  kubectl get trainingjobs -w")
-    print("  kubectl apply -f examples/digits-cnn.yaml\n")
+    print("  kubectl apply -f examples/digits-evaluation.yaml\n")
     print("Ctrl-C ends it.")
     signal.pause()
+
+
+def _interrupt(*_: object) -> None:
+    """Not by way of SIGINT: a shell has what it runs in the background ignore that."""
+    raise KeyboardInterrupt
 
 
 def _tell(text: str) -> None:

@@ -64,7 +64,9 @@ class Agent:
         self._synced = False
         self._abilities: tuple[str | None, str | None, tuple[str, ...]] | None = None
         self._runner = RunnerClient(settings.state, self._on_runner)
-        self._lease = NodeLease(heartbeat, settings.namespace, settings.node, self._instance, self._on_lease)
+        self._lease = NodeLease(
+            heartbeat, settings.namespace, settings.node, self._instance, self._on_lease, self._runner.is_lost
+        )
         started_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         info = AgentInfo(version=__version__, instance=self._instance, started_at=started_at)
         self._registration = Registration(kube, settings.node, info, self._inventory, self._name_warm_gpus)

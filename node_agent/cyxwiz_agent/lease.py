@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,16 @@ RETRY_S = 1.0
 class NodeLease:
     """Keeps the Lease of one node. `epoch` grows with every acquisition; 0 means never held."""
 
-    def __init__(self, kube: Kube, namespace: str, node: str, instance: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        node: str,
+        instance: str,
+        changed: Callable[[], None],
+        cannot_work: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """While `cannot_work`, the Lease is left to run out: only then do this node's jobs start elsewhere."""
         self._kube = kube
         self._path = paths.lease(namespace, node)
         self._collection = paths.leases(namespace)
@@ -34,6 +43,7 @@ class NodeLease:
         self._node = node
         self._instance = instance
         self._changed = changed
+        self._cannot_work = cannot_work
         self._held: dict[str, Any] | None = None
         self.epoch = 0
         self.deadline = 0.0
@@ -45,8 +55,15 @@ class NodeLease:
         return self._held is not None and boottime() < self.deadline
 
     async def keep(self) -> None:
-        """Acquire, renew, acquire again after a loss; until cancelled."""
+        """Acquire, renew, acquire again after a loss, as long as this node can work; until cancelled."""
+        leaves = False
         while True:
+            before, leaves = leaves, await self._cannot_work()
+            if leaves:
+                if not before:
+                    log.warning("lease of %s is left to run out: the runner does not answer", self._node)
+                await asyncio.sleep(LEASE_RENEWAL_S)
+                continue
             try:
                 await self.step()
             except Conflict:

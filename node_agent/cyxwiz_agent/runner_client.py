@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S = 5.0
 RETRY_S = 0.5
+LOST_AFTER_S = 30.0
+"""Longer than a container takes to be started again."""
 
 
 class RunnerUnavailable(Exception):
@@ -39,11 +42,23 @@ class RunnerClient:
     """Requests to the runner, and the newest Snapshot it has told. One connection per request: they are local, few,
     and a request can never be answered with the answer of another."""
 
-    def __init__(self, state: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, state: Path, changed: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._socket = socket_path(state)
         self._changed = changed
+        self._clock = clock
+        self._silent_since: float | None = None
         self.snapshot: Snapshot | None = None
         """None while the runner does not answer."""
+
+    async def is_lost(self) -> bool:
+        """True when nobody has answered for LOST_AFTER_S, and not to this call either."""
+        if self._silent_since is None:
+            return False
+        try:
+            await self.look()
+        except (RunnerUnavailable, ValidationError):
+            return self._clock() - self._silent_since > LOST_AFTER_S
+        return False
 
     async def watch(self) -> None:
         """Follow the runner's snapshots, over restarts of it; until cancelled."""
@@ -93,6 +108,7 @@ class RunnerClient:
         self._see(Snapshot.model_validate_json(await self._exchange(ListRequest())))
 
     def _see(self, snapshot: Snapshot) -> None:
+        self._silent_since = None
         if self.snapshot is None:
             log.info("runner %s answers, %d jobs", snapshot.instance, len(snapshot.jobs))
         self.snapshot = snapshot
@@ -108,18 +124,23 @@ class RunnerClient:
                 writer.write(_line(request))
                 line = await reader.readline()
         except (TimeoutError, OSError, ValueError) as error:
-            raise RunnerUnavailable(f"no answer on {self._socket}") from error
+            raise self._unavailable(f"no answer on {self._socket}") from error
         finally:
             writer.close()
         if not line:
-            raise RunnerUnavailable(f"{self._socket} closed without an answer")
+            raise self._unavailable(f"{self._socket} closed without an answer")
         return line
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             return await asyncio.open_unix_connection(str(self._socket), limit=LONGEST_LINE_BYTES)
         except OSError as error:
-            raise RunnerUnavailable(f"cannot connect to {self._socket}: {error}") from error
+            raise self._unavailable(f"cannot connect to {self._socket}: {error}") from error
+
+    def _unavailable(self, words: str) -> RunnerUnavailable:
+        if self._silent_since is None:
+            self._silent_since = self._clock()
+        return RunnerUnavailable(words)
 
 
 def _line(request: Model) -> bytes:

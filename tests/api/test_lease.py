@@ -10,8 +10,12 @@ from cyxwiz_kube import Conflict, Kube, paths
 from cyxwiz_protocol.clock import boottime
 
 
+async def works() -> bool:
+    return False
+
+
 def make_lease(kube: Kube, namespace: str, instance: str = "agent-1") -> NodeLease:
-    return NodeLease(kube, namespace, "n1", instance, lambda: None)
+    return NodeLease(kube, namespace, "n1", instance, lambda: None, cannot_work=works)
 
 
 async def fence(kube: Kube, namespace: str) -> None:

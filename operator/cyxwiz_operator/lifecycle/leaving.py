@@ -6,7 +6,7 @@ from cyxwiz_crds import ConditionType, Failure, Intent, Phase, Reason
 from cyxwiz_operator.clock import Now
 from cyxwiz_operator.views import JobView
 
-from .change import LINE, Note, StatusChange, changed, clip, waiting_again
+from .change import LINE, Note, StatusChange, changed, clip, newest_checkpoint, waiting_again
 
 GRACE_S = 30
 OUTCOMES = {Reason.PREEMPTED: Failure.PREEMPTED, Reason.DRAINING: Failure.EVICTED, Reason.EVICTED: Failure.EVICTED}
@@ -51,9 +51,8 @@ def told_to_yield(job: JobView, now: Now, reason: str, summary: str) -> StatusCh
 
 def left_as_told(job: JobView, now: Now) -> StatusChange:
     """The job has obeyed and waits again, where its age puts it."""
-    assignment, execution = job.status.assignment, job.status.execution
+    assignment, checkpoint = job.status.assignment, newest_checkpoint(job)
     reason = (assignment and assignment.reason) or Reason.PREEMPTED
-    checkpoint = execution.checkpoint if execution else None
     saved = f"with a checkpoint at step {checkpoint.step}" if checkpoint else "without a checkpoint"
     node = assignment.node if assignment else "its node"
     why = (assignment and assignment.message) or reason

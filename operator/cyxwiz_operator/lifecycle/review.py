@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cyxwiz_crds import ENDED_STATES, ConditionType, Execution, Failure, Intent, Phase, Reason, State
+from cyxwiz_crds import ENDED_STATES, ConditionType, Failure, Intent, Phase, Reason, State
 from cyxwiz_crds.training_job import batch_problem
 from cyxwiz_operator.clock import Now, seconds_since
 from cyxwiz_operator.views import JobView, Liveness
 
 from . import words
-from .change import StatusChange, changed, clip, finished, suspended, waiting_again
+from .change import StatusChange, changed, clip, finished, newest_checkpoint, suspended, waiting_again
 from .leaving import OUTCOMES, left_as_told, told_to
 from .retry import RULES, Rule, verdict_on
 from .stalling import stalled
@@ -113,7 +113,7 @@ def _ended(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
         case State.YIELDED if _is_to_go_on(job):
             return left_as_told(job, now)
         case State.YIELDED if assignment.intent == Intent.YIELD or job.job.spec.suspend:
-            return _left(job, execution, now)
+            return _left(job, now)
         case State.YIELDED:
             return _failed(job, Failure.EVICTED, said or f"{assignment.node} let it go.", now)
         case _:  # Cancelled: the agent obeyed a cancel that has been taken back since
@@ -126,7 +126,7 @@ def _node_lost(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
     if assignment is None or node is not Liveness.FENCED:
         return None
     if job.status.execution is not None and _order_is(job, Intent.YIELD, Reason.SUSPENDED):
-        return _left(job, job.status.execution, now)
+        return _left(job, now)
     if _is_to_go_on(job):
         return left_as_told(job, now)
     return _failed(
@@ -226,9 +226,10 @@ def _failed(job: JobView, failure: str, message: str, now: Now) -> StatusChange:
     return StatusChange(job, change.status, change.what, notes=change.notes, outcome=clip(failure, 64))
 
 
-def _left(job: JobView, execution: Execution, now: Now) -> StatusChange:
+def _left(job: JobView, now: Now) -> StatusChange:
     """The job has left its place on the user's wish; by now the user may want it back."""
-    saved = f" at step {execution.checkpoint.step}" if execution.checkpoint else " without a checkpoint"
+    checkpoint = newest_checkpoint(job)
+    saved = f" at step {checkpoint.step}" if checkpoint else " without a checkpoint"
     message = f"Suspended{saved}."
     if job.job.spec.suspend:
         return suspended(job, now, outcome=SUSPENDED, message=message)

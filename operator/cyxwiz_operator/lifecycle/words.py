@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from cyxwiz_operator.views import JobView
 
+from .change import newest_checkpoint
+
 
 def success(job: JobView) -> str:
     """Trained 5 epochs in 4 s on node-a (Warm): validation accuracy 0.9722. Model 93 KB, sha256 1f2e…"""
@@ -79,11 +81,12 @@ def how_far(job: JobView) -> str:
     execution = job.status.execution
     progress = execution.progress if execution else None
     parts: list[str] = []
-    checkpoint = execution.checkpoint if execution else None
     if progress and progress.epochs:
         # A checkpoint can be newer than the newest progress.
-        step = max(progress.step or 0, checkpoint.step if checkpoint else 0)
+        saved = execution.checkpoint.step if execution and execution.checkpoint else 0
+        step = max(progress.step or 0, saved)
         parts.append(f"Epoch {progress.epochs}, step {step}.")
+    checkpoint = newest_checkpoint(job)
     parts.append(f"Last checkpoint: step {checkpoint.step}." if checkpoint else "Last checkpoint: none.")
     return " ".join(parts)
 

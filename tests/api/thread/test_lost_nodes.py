@@ -49,3 +49,23 @@ def test_a_lost_nodes_job_is_bound_elsewhere_only_when_it_computes_no_more(threa
         thread.restart_agent(machine.name)
     wait_gone(first["id"])
     thread.wait_for("computenode", machine.name, lambda n: n["status"]["phase"] == "Online", what="back Online")
+
+
+def test_a_job_whose_runner_is_gone_for_good_is_not_said_to_train_but_goes_on_elsewhere(thread: Platform) -> None:
+    """It was shown as Running, "Training", on a node that was Online, for as long as nobody started the runner."""
+    before = apply_and_wait(thread, endless("orphaned"), stepping, "training")
+    first = status_of(before)["assignment"]
+    machine = thread.machines[first["node"]]
+    machine.runner.kill()
+    try:
+        thread.wait_for(
+            "trainingjob",
+            "orphaned",
+            lambda j: status_of(j)["attempt"] == 2 and stepping(j),
+            what="training elsewhere",
+            within_s=2 * LOST_WITHIN_S,
+        )
+        assert thread.get("computenode", first["node"])["status"]["phase"] == "Offline"
+    finally:
+        thread.restart_runner(machine.name)
+    thread.wait_for("computenode", machine.name, lambda n: n["status"]["phase"] == "Online", what="back Online")

@@ -208,6 +208,30 @@ def test_a_later_attempt_without_a_checkpoint_does_not_lose_an_earlier_one() -> 
     assert change.status.restore_from.step == 400
 
 
+@pytest.mark.parametrize(
+    ("execution", "assignment", "spec", "words"),
+    [
+        ({"state": "Yielded"}, YIELD, {"suspend": True}, "Suspended at step 400."),
+        (
+            {"state": "Yielded"},
+            {"intent": "Yield", "reason": "Preempted", "message": "Preempted by a/b"},
+            {},
+            "Preempted by a/b: left node-a with a checkpoint at step 400.",
+        ),
+        ({"state": "Cancelled"}, STOP, {"cancel": True}, "Cancelled by the user. Last checkpoint: step 400."),
+    ],
+)
+def test_an_attempt_that_ended_before_its_first_checkpoint_is_not_said_to_have_lost_the_earlier_ones(
+    execution: dict[str, Any], assignment: dict[str, Any], spec: dict[str, Any], words: str
+) -> None:
+    """A job suspended while it was being resumed said "without a checkpoint", and went on from step 400 later."""
+    source = {"attempt": 1, "step": 400, "digest": "sha256:1f2e", "uri": "node://node-a/x/step-400"}
+    job = make_bound_job(attempt=2, execution=execution, assignment=assignment, status={"restoreFrom": source}, **spec)
+    change = review(job, ONLINE, NOW)
+    assert change is not None
+    assert words in (change.status.summary or "")
+
+
 def test_history_keeps_the_newest_ten_records() -> None:
     records = [{"attempt": n, "node": "node-a", "outcome": "Crashed", "endedAt": ago(0)} for n in range(1, 11)]
     change = review(make_bound_job(attempt=11, execution=RUNNING, status={"history": records}), FENCED, NOW)
