@@ -31,7 +31,7 @@ def review_node(
     `typical` is the fleet's speed, as of when this node is looked at.
     """
     status = node.node.status
-    phase = _phase(node, liveness)
+    phase = phase_of(node, liveness)
     up = phase in (NodePhase.ONLINE, NodePhase.UNSCHEDULABLE, NodePhase.DRAINING)
     known = merged(node.outcomes, outcomes)
     score = f"{score_of(known, now.wall, typical):.2f}"
@@ -71,7 +71,8 @@ def allocations(nodes: NodeTable) -> dict[str, InUse]:
     return {name: InUse(*row) for name, row in zip(nodes.names, rows, strict=True)}
 
 
-def _phase(node: NodeView, liveness: Liveness) -> str:
+def phase_of(node: NodeView, liveness: Liveness) -> str:
+    """The phase that the node's status should say."""
     if liveness is Liveness.UNSURE:
         # Neither seen alive nor silent for long enough: what was said last stands.
         return node.node.status.phase or NodePhase.OFFLINE

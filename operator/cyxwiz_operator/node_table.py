@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .reputation import is_on_probation, score_of
-from .speeds import typical_speeds
+from .reputation import NO_SPEEDS, is_on_probation, score_of
+from .speeds import Speeds, typical_speeds
 from .uptime import online_s
 from .views import Demand, JobView, Liveness, NodeView
 
@@ -160,26 +160,46 @@ class NodeTable:
 
 
 class Columns:
-    """The columns that stand still, kept from pass to pass while no node has changed: 5,000 nodes take 0.3 s to read.
+    """The columns that stand still, kept from pass to pass: 5,000 nodes take 0.3 s to read, so only those are that have
+    changed.
 
-    Scores that fade with time are read anew every minute.
+    What fades with time or is measured against the fleet is read anew for all every minute.
     """
 
     def __init__(self, *, can_reserve: bool = False) -> None:
         """With `can_reserve` GPUs may be asked of Kubernetes."""
         self._can_reserve = can_reserve
         self._views: list[NodeView] = []
-        self._table = _idle_table([], datetime.min, can_reserve)
+        self._typical = NO_SPEEDS
+        self._table = self._read([], datetime.min)
         self._read_at = datetime.min
 
     def of(self, nodes: Iterable[NodeView], wall: datetime) -> NodeTable:
         """Every node as if it were offline and idle."""
         views = sorted(nodes, key=_NAME)
-        same = len(views) == len(self._views) and all(map(is_, views, self._views))
-        if not same or abs(wall.replace(tzinfo=None) - self._read_at) > _FRESH:
-            self._views, self._read_at = views, wall.replace(tzinfo=None)
-            self._table = _idle_table(views, wall, self._can_reserve)
+        if abs(wall.replace(tzinfo=None) - self._read_at) > _FRESH or not self._read_changed(views, wall):
+            self._read_at = wall.replace(tzinfo=None)
+            self._typical = typical_speeds(view.speeds for view in views)
+            self._table = self._read(views, wall)
+        self._views = views
         return self._table
+
+    def _read_changed(self, views: Sequence[NodeView], wall: datetime) -> bool:
+        """False where that does not do: other nodes, or one with more devices than any had."""
+        if len(views) != len(self._views):
+            return False
+        rows = [row for row, (view, before) in enumerate(zip(views, self._views, strict=True)) if view is not before]
+        if not rows:
+            return True
+        fresh = self._read([views[row] for row in rows], wall)
+        same = all(self._table.names[row] == name for row, name in zip(rows, fresh.names, strict=True))
+        if not same or fresh.gpu_usable.shape[1] > self._table.gpu_usable.shape[1]:
+            return False
+        self._table = _with_rows(self._table, rows, fresh)
+        return True
+
+    def _read(self, views: Sequence[NodeView], wall: datetime) -> NodeTable:
+        return _idle_table(views, wall, self._typical, self._can_reserve)
 
 
 def node_table(idle: NodeTable, jobs: Iterable[JobView], liveness: Mapping[str, Liveness]) -> NodeTable:
@@ -211,7 +231,36 @@ def own_demand(view: JobView, excluded: frozenset[str] = frozenset(), weights_no
     return view.demand._replace(excluded=excluded, weights_node=weights_node)
 
 
-def _idle_table(views: Sequence[NodeView], wall: datetime, can_reserve: bool) -> NodeTable:
+def _with_rows(table: NodeTable, rows: Sequence[int], fresh: NodeTable) -> NodeTable:
+    """The table with these rows as they are in `fresh`."""
+    columns: dict[str, Any] = {"has_read": _read_by(table, rows, fresh)}
+    for each in fields(table):
+        old, new = getattr(table, each.name), getattr(fresh, each.name)
+        if isinstance(old, np.ndarray):
+            columns[each.name] = column = old.copy()
+            if column.ndim == 1:
+                column[rows] = new
+            else:
+                column[rows] = 0  # devices that it no longer has
+                column[rows, : new.shape[1]] = new
+        elif isinstance(old, tuple):
+            listed = list(old)
+            for row, value in zip(rows, new, strict=True):
+                listed[row] = value
+            columns[each.name] = tuple(listed)
+    return NodeTable(**columns)
+
+
+def _read_by(table: NodeTable, rows: Sequence[int], fresh: NodeTable) -> Mapping[str, Mask]:
+    found: dict[str, Mask] = {}
+    for data in table.has_read.keys() | fresh.has_read.keys():
+        mask = table.has_read[data].copy() if data in table.has_read else np.zeros(len(table), bool)
+        mask[rows] = fresh.has_read.get(data, False)
+        found[data] = mask
+    return found
+
+
+def _idle_table(views: Sequence[NodeView], wall: datetime, typical: Speeds, can_reserve: bool) -> NodeTable:
     count = len(views)
     devices = max((len(view.gpus) for view in views), default=0)
     usable = np.zeros((count, devices), bool)
@@ -224,7 +273,6 @@ def _idle_table(views: Sequence[NodeView], wall: datetime, can_reserve: bool) ->
             total_mib[row, device] = gpu.memory_total_mi_b - (gpu.memory_reserved_mi_b or 0)
     cpus = _ints(view.cpus for view in views)
     memory_mib = _ints(view.memory_mib for view in views)
-    typical = typical_speeds(view.speeds for view in views)
     return NodeTable(
         names=tuple(view.name for view in views),
         labels=tuple(view.labels for view in views),

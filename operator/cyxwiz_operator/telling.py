@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 
 from cyxwiz_crds import ComputeNodeStatus
 from cyxwiz_crds.compute_node import Allocation, Outcome
@@ -13,9 +15,10 @@ from cyxwiz_crds.compute_node import Allocation, Outcome
 from .clock import Now
 from .cluster import ApiError, Cluster, Conflict, NotFound
 from .decisions import Decisions
+from .errands import Errand, Errands
 from .lifecycle import Note, StatusChange
 from .metrics import Metrics, set_all
-from .node_review import allocations, review_node
+from .node_review import allocations, phase_of, review_node
 from .reputation import merged, outcomes_of
 from .settings import Settings
 from .snapshot import ClusterSnapshot
@@ -26,10 +29,11 @@ from .writing import Writer
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 2
+"""Writes of a kind under way at a time: a bind that comes up meanwhile shares the API server with them."""
 HANDFUL = 16
-"""Writes before the bell is looked at again."""
 WORD_S = 10.0
-"""While binds wait for their turn, words come so often."""
+"""While binds wait for their turn, so often a handful of each kind."""
 REMEMBERED_FINISHED = 1024
 LONGEST_QUEUE_OF_EVENTS = 10_000
 
@@ -58,6 +62,8 @@ class Teller:
         self._told_unreadable: dict[str, str] = {}
         self._finished: dict[str, JobView] = {}
         self._told_at = float("-inf")
+        self._posting = Errands(watched.bell, AT_ONCE)
+        self._noting_nodes = Errands(watched.bell, AT_ONCE)
 
     def written(self, change: StatusChange, after: JobView) -> None:
         """A change of status has reached the API server."""
@@ -82,30 +88,31 @@ class Teller:
         return True
 
     async def tell(self, snapshot: ClusterSnapshot, decisions: Decisions, writer: Writer, losses_held: bool) -> None:
-        """A handful of writes of each kind is made, and more while nothing else is to do.
+        """Everything has been told, or something more important came up.
 
-        While binds wait for their turn, seldom: each is a write that one of them could be.
+        While binds wait for their turn, seldom and little: each write is one that a bind could be.
         """
         self._show(snapshot, decisions)
         if decisions.postponed and snapshot.now.boot - self._told_at < WORD_S:
             return
         self._told_at = snapshot.now.boot
+        most = HANDFUL if decisions.postponed else None
         for uid in list(self._watched.unreadable):
             await self._tell_unreadable(uid, snapshot.now)
-        notes = [self._notes.popleft() for _ in range(len(self._notes))]
-        self._notes.extend(notes[await self._in_handfuls([lambda each=each: self._post(*each) for each in notes]) :])
-        due_nodes = self._due_nodes(snapshot, losses_held)
-        await self._in_handfuls([lambda each=each: self._write_node(*each) for each in due_nodes])
-        due = self._due_explanations(snapshot, decisions)
-        await self._in_handfuls([lambda each=each: self._explain(each, writer) for each in due])
+        await self._posting.run(islice(self._due_notes(), most))
+        await self._noting_nodes.run(islice(self._due_nodes(snapshot, losses_held), most))
+        await self._explain_all(self._due_explanations(snapshot, decisions)[:most], writer)
 
-    async def _in_handfuls(self, writes: Sequence[Callable[[], Awaitable[None]]]) -> int:
-        """How many of the writes were made before something more important came up."""
-        for start in range(0, len(writes), HANDFUL):
-            await asyncio.gather(*(write() for write in writes[start : start + HANDFUL]))
+    async def _explain_all(self, due: Sequence[StatusChange], writer: Writer) -> None:
+        """These are awaited: the next pass must not decide on a job that is being written."""
+        for start in range(0, len(due), AT_ONCE):
+            await asyncio.gather(*(self._explain(each, writer) for each in due[start : start + AT_ONCE]))
             if self._watched.bell.is_set():
-                return start + HANDFUL
-        return len(writes)
+                return
+
+    def _due_notes(self) -> Iterator[Errand]:
+        while self._notes:
+            yield partial(self._post, *self._notes.popleft())
 
     async def _post(self, job: JobView, note: Note) -> None:
         try:
@@ -147,13 +154,15 @@ class Teller:
         self._explained_at[change.job.uid] = self._clock().boot
         await writer.write(change, "explain")
 
-    def _due_nodes(self, snapshot: ClusterSnapshot, losses_held: bool) -> list[tuple[NodeView, ComputeNodeStatus]]:
-        """Nodes whose status is not what it should be, and that were not written a moment ago."""
+    def _due_nodes(self, snapshot: ClusterSnapshot, losses_held: bool) -> Iterator[Errand]:
+        """Nodes whose status is not what it should be, and that were not written a moment ago.
+
+        Each is reviewed when its turn comes: what is not reached is not worked out.
+        """
         outcomes = self._outcomes(snapshot)
         in_use = allocations(snapshot.nodes)
         now = snapshot.now
         typical: Speeds | None = None
-        due: list[tuple[NodeView, ComputeNodeStatus]] = []
         for name, view in snapshot.views.items():
             seen = view.node.status
             known = outcomes.get(name, ())
@@ -161,17 +170,17 @@ class Teller:
             facts = (version, view.machine, liveness, in_use[name], len(known), losses_held)
             if self._node_right.get(name) == facts:
                 continue
+            at, phase = self._node_written.get(name, (float("-inf"), seen.phase))
+            if now.boot - at < self._settings.node_status_interval_s and phase_of(view, liveness) == phase:
+                continue
             allocation = Allocation(**in_use[name]._asdict())
             if typical is None:
                 typical = typical_speeds(each.speeds for each in snapshot.views.values())
             status = review_node(view, liveness, allocation, known, losses_held, now, typical)
-            at, phase = self._node_written.get(name, (float("-inf"), seen.phase))
-            rested = now.boot - at >= self._settings.node_status_interval_s
             if status == seen:
                 self._node_right[name] = facts
-            elif rested or status.phase != phase:
-                due.append((view, status))
-        return due
+            else:
+                yield partial(self._write_node, view, status)
 
     def _outcomes(self, snapshot: ClusterSnapshot) -> Mapping[str, Sequence[Outcome]]:
         found: dict[str, list[Outcome]] = defaultdict(list)

@@ -52,9 +52,11 @@ class Watched:
         self.bell.set()
 
     def put_node(self, node: NodeView) -> None:
-        """The newest version of a node."""
-        self.nodes[node.name] = replace(node, machine=self.machines.get(node.name))
-        self.bell.set()
+        """The newest version of a node. What we write of it ourselves rings no bell."""
+        before = self.nodes.get(node.name)
+        after = self.nodes[node.name] = replace(node, machine=self.machines.get(node.name))
+        if before is None or _room(before) != _room(after):
+            self.bell.set()
 
     def put_machine(self, machine: Machine) -> None:
         """The newest version of a Kubernetes Node; most of its changes say nothing about who may run there."""
@@ -76,6 +78,11 @@ class Watched:
         """The node's object is gone."""
         self.nodes.pop(name, None)
         self.bell.set()
+
+
+def _room(node: NodeView) -> tuple[object, ...]:
+    """Who may run there, and how much: what others have to say of a node."""
+    return (node.node.metadata.generation, node.node.spec, node.node.status.inventory, node.machine)
 
 
 def _decisive(job: JobView) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -34,6 +35,8 @@ class FakeCluster:
         self.node_statuses: list[ComputeNodeStatus] = []
         self.leases: dict[str, Lease] = {}
         self.failure: Exception | None = None
+        self.node_asked, self.node_answers, self.bound = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.node_answers.set()
         self.fair_share: Stored | None = None
         self._version = 100
 
@@ -45,6 +48,8 @@ class FakeCluster:
             raise Conflict(409, "Conflict", "changed")
         self._version += 1
         self.writes[kind] += 1
+        if kind == "bind":
+            self.bound.set()
         self.jobs[change.job.uid] = written(change, str(self._version))
         return self.jobs[change.job.uid]
 
@@ -52,6 +57,8 @@ class FakeCluster:
         if self.failure is not None:
             raise self.failure
         self.node_statuses.append(status)
+        self.node_asked.set()
+        await self.node_answers.wait()
 
     async def note(self, job: JobView, note: Note, now: Now) -> None:
         self.notes.append((job.job.metadata.name, note.reason))
@@ -271,6 +278,16 @@ async def test_mere_progress_wakes_nobody() -> None:
     assert world.watched.bell.is_set()
 
 
+async def test_what_we_write_of_a_node_ourselves_wakes_nobody() -> None:
+    world = World(nodes=(make_node(),))
+    await world.loop.one_pass()
+    ours = {key: value for key, value in world.cluster.node_statuses[0].wire().items() if key != "inventory"}
+    world.watched.put_node(make_node(status=ours))
+    assert not world.watched.bell.is_set()
+    world.watched.put_node(make_node(cpus=16, status=ours))
+    assert world.watched.bell.is_set(), "more room than before does"
+
+
 async def test_a_burst_is_bound_over_several_passes() -> None:
     jobs = [make_job(f"job-{number}") for number in range(5)]
     world = World(*jobs, nodes=(make_node(),), binds_per_pass=2)
@@ -352,3 +369,17 @@ async def test_a_kill_between_a_jobs_end_and_its_nodes_reputation_neither_loses_
         assert status.reputation is not None
         assert [each.job for each in status.reputation.outcomes] == ["uid-team-a-digits-1"]
         node = make_node(status=status.wire())
+
+
+async def test_a_job_that_comes_while_nodes_are_written_does_not_wait_for_them() -> None:
+    world = World(nodes=tuple(make_node(f"node-{number}") for number in range(20)))
+    world.cluster.node_answers.clear()
+    first = asyncio.create_task(world.loop.one_pass())
+    await world.cluster.node_asked.wait()
+    world.create(make_job())
+    await asyncio.wait_for(first, 5)
+    second = asyncio.create_task(world.loop.one_pass())
+    await asyncio.wait_for(world.cluster.bound.wait(), 5)
+    world.cluster.node_answers.set()
+    await second
+    assert len(world.cluster.node_statuses) == 20

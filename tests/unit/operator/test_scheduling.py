@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cyxwiz_operator.node_table import own_demand
+from cyxwiz_operator.node_table import Columns, own_demand
 from cyxwiz_operator.scheduling import filters, scoring
 from cyxwiz_operator.scheduling.planning import Queued, explain, plan
 from cyxwiz_operator.views import JobView, NodeView
@@ -120,6 +122,31 @@ def test_columns_agree_with_the_scalar_twin(
         assert refusals == ([] if expected is None else [expected])
         assert bool(verdicts.fits[row]) is (expected is None)
         assert scores.total[row] == pytest.approx(reference.score(demand, node, running, START), abs=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(clusters(), clusters(), st.randoms(use_true_random=False))
+def test_columns_read_anew_for_some_nodes_are_those_read_anew_for_all(
+    before: tuple[list[NodeView], list[JobView], set[str]],
+    after: tuple[list[NodeView], list[JobView], set[str]],
+    draw: random.Random,
+) -> None:
+    columns = Columns()
+    columns.of(before[0], START)
+    newer = {node.name: node for node in after[0]}
+    nodes = [newer.get(node.name, node) if draw.random() < 0.5 else node for node in before[0]]
+    kept, anew = columns.of(nodes, START), Columns().of(nodes, START)
+    devices = anew.gpu_usable.shape[1]
+    for each in fields(anew):
+        ours, theirs = getattr(kept, each.name), getattr(anew, each.name)
+        if each.name == "has_read":
+            assert {data for data, mask in ours.items() if mask.any()} == theirs.keys()
+            ours, theirs = (np.array([table[data] for data in anew.has_read]) for table in (ours, theirs))
+        elif isinstance(theirs, np.ndarray) and theirs.ndim == 2:
+            assert not ours[:, devices:].any(), "no node has these devices any more"
+            ours = ours[:, :devices]
+        same = np.array_equal(ours, theirs) if isinstance(theirs, np.ndarray) else ours == theirs
+        assert same or each.name == "kept", each.name
 
 
 @settings(max_examples=200, deadline=None)
