@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.load import (
+    OPERATOR,
     WITHIN_S,
     Object,
     connected,
@@ -83,7 +84,7 @@ async def _ours(platform: Platform, kube: Kube, names: list[str], count: int, pa
 
     @contextmanager
     def deciding() -> Iterator[PlatformProcess]:
-        operator = platform.start_operator(wait=False)
+        operator = platform.start_operator(wait=False, module=OPERATOR)
         try:
             yield operator
         finally:

@@ -20,6 +20,7 @@ import statistics
 import time
 
 from benchmarks.load import (
+    OPERATOR,
     as_if_queued,
     bind_rate,
     connected,
@@ -125,7 +126,7 @@ async def _progress(platform: Platform, kube: Kube, names: list[str], options: a
 
 async def _submit(platform: Platform, kube: Kube, names: list[str], options: argparse.Namespace) -> None:
     await renew_all(kube, names)
-    operator = platform.start_operator()
+    operator = platform.start_operator(module=OPERATOR)
     posts_ms: list[float] = []
     bound_ms: list[float] = []
     async with renewing(kube, names):

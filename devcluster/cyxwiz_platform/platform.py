@@ -94,7 +94,7 @@ class Platform:
         crds = [f"crd/{plural}.cyxwiz.io" for plural in ("trainingjobs", "computenodes")]
         kubectl("wait", "--for=condition=Established", "--timeout=30s", *crds, timeout=40)
 
-    def start_operator(self, *flags: str, wait: bool = True) -> PlatformProcess:
+    def start_operator(self, *flags: str, wait: bool = True, module: str = "cyxwiz_operator") -> PlatformProcess:
         """The operator runs with its own token; with `wait` it has read everything and is ready to decide."""
         token = self.cluster.run_kubectl(
             "create", "token", "cyxwiz-operator", "-n", NAMESPACE, f"--duration={TOKEN_LIFETIME}"
@@ -102,7 +102,7 @@ class Platform:
         kubeconfig = self.cluster.kubeconfig_for_token(token, self.folder / "operator.kubeconfig")
         self.operator_port = self.operator_port or free_port()
         self.metrics_port = self.metrics_port or free_port()
-        command = [sys.executable, "-m", "cyxwiz_operator", "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
+        command = [sys.executable, "-m", module, "--kubeconfig", str(kubeconfig), "--namespace", NAMESPACE]
         command += ["--health-port", str(self.operator_port), "--metrics-port", str(self.metrics_port), *flags]
         self.operator = PlatformProcess("operator", command, self.logs / "operator.log")
         if wait:
