@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 # The server sends a bookmark about every minute; longer silence means that the connection is dead.
 SILENCE_S = 90.0
 PAGE = 500
+BREATH = 50
+"""Objects of a list that are read at a stretch."""
 
 
 class ChangeKind(Enum):
@@ -64,7 +66,9 @@ async def list_and_watch(
             uids = {identity: uid for uid, identity in known.items()}
             async for page in _pages(kube, path, field_selector, label_selector):
                 version = page["metadata"]["resourceVersion"]
-                for item in page["items"]:
+                for number, item in enumerate(page["items"]):
+                    if number % BREATH == 0:
+                        await asyncio.sleep(0)  # the next page comes in meanwhile
                     uid, identity = item["metadata"]["uid"], _Identity.of(item)
                     earlier = uids.get(identity)
                     if earlier is not None and earlier != uid:
@@ -115,16 +119,25 @@ class _Identity(NamedTuple):
 
 
 async def _pages(kube: Kube, path: str, field_selector: str, label_selector: str) -> AsyncIterator[dict[str, Any]]:
-    """The pages of one consistent list. Whole, fifty thousand objects would be held at once."""
-    continue_from = ""
-    while True:
-        page = await kube.list(
-            path, field_selector=field_selector, label_selector=label_selector, limit=PAGE, continue_from=continue_from
-        )
-        yield page
-        continue_from = page["metadata"].get("continue", "")
-        if not continue_from:
-            return
+    """The pages of one consistent list, each asked for while the one before is read.
+
+    Whole, fifty thousand objects would be held at once.
+    """
+
+    def asked(continue_from: str) -> asyncio.Task[dict[str, Any]]:
+        selectors = {"field_selector": field_selector, "label_selector": label_selector}
+        return asyncio.create_task(kube.list(path, **selectors, limit=PAGE, continue_from=continue_from))
+
+    coming: asyncio.Task[dict[str, Any]] | None = asked("")
+    try:
+        while coming is not None:
+            page = await coming
+            continue_from = page["metadata"].get("continue", "")
+            coming = asked(continue_from) if continue_from else None
+            yield page
+    finally:
+        if coming is not None:
+            coming.cancel()
 
 
 async def _watch_from(kube: Kube, path: str, selectors: dict[str, str], version: str) -> AsyncIterator[Change]:

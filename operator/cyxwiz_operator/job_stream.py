@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import orjson
 import pydantic
 
-from cyxwiz_crds import FINAL_PHASES, TrainingJob, TrainingJobSpec, TrainingJobStatus
+from cyxwiz_crds import FINAL_PHASES, Phase, TrainingJob, TrainingJobSpec, TrainingJobStatus
 from cyxwiz_kube import ChangeKind, Kube, paths
 
 from .measuring import count_first_step
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 _SPECS: WeakValueDictionary[bytes, TrainingJobSpec] = WeakValueDictionary()
 """JSON to model: thousands of jobs that ask for the same keep and read it once."""
 _NO_STATUS = TrainingJobStatus()
+_UNSEEN = {"phase": Phase.PENDING}
+_UNSEEN_STATUS = TrainingJobStatus(phase=Phase.PENDING)
+"""Of every job that nobody has written to: one for all of a long queue."""
 
 UNFINISHED = ",".join(f"status.phase!={phase}" for phase in sorted(FINAL_PHASES))
 
@@ -78,6 +81,7 @@ def parse_job(item: dict[str, Any]) -> JobView | Unreadable:
     """The job as a model; what cannot be read becomes a value that says why."""
     try:
         spec, status = _spec_of(item["spec"]), item.get("status") or _NO_STATUS
+        status = _UNSEEN_STATUS if status == _UNSEEN else status
         return JobView(TrainingJob.model_validate({"metadata": item["metadata"], "spec": spec, "status": status}))
     except pydantic.ValidationError as error:
         metadata = item["metadata"]

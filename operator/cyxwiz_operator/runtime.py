@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -117,6 +118,7 @@ class Runtime:
             await self.watched.jobs_synced.wait()
             await self.watched.leases_synced.wait()
             self._synced_at = clock.now().boot
+            gc.freeze()  # what was just read is no garbage: no collection stops the loop to find that out
             log.info("synced", extra={"jobs": len(self.watched.jobs), "nodes": len(self.watched.nodes)})
             sweeping = sweep_for_ever(cluster, self._loop.teller, settings.sweep_interval_s, clock.now)
             tasks.create_task(sweeping, name="sweep")

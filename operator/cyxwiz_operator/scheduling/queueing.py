@@ -5,10 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from cyxwiz_operator.node_table import NodeTable
 from cyxwiz_operator.views import JobView
+
+_Age = tuple[str, str]
 
 
 class Pool(NamedTuple):
@@ -65,20 +68,23 @@ def order(pending: Iterable[JobView], usage: Mapping[str, float], pool: Pool) ->
 
 def _fairly(jobs: Sequence[JobView], taken: dict[str, float], pool: Pool) -> Iterable[JobView]:
     """The jobs of one priority; `taken` grows as they are given out."""
-    lines: dict[str, list[JobView]] = defaultdict(list)
-    for job in sorted(jobs, key=_age, reverse=True):
-        lines[job.job.metadata.namespace].append(job)  # the oldest is last, where pop() is cheap
-    heap = [(taken.get(namespace, 0.0), _age(line[-1]), namespace) for namespace, line in lines.items()]
+    lines: dict[str, list[tuple[_Age, JobView]]] = defaultdict(list)
+    for aged in sorted([(_age(job), job) for job in jobs], key=itemgetter(0), reverse=True):
+        lines[aged[1].job.metadata.namespace].append(aged)  # the oldest is last, where pop() is cheap
+    heap = [(taken.get(namespace, 0.0), line[-1][0], namespace) for namespace, line in lines.items()]
     heapq.heapify(heap)
     while heap:
-        _, _, namespace = heapq.heappop(heap)
-        job = lines[namespace].pop()
+        _, _, namespace = heap[0]
+        line = lines[namespace]
+        _, job = line.pop()
         taken[namespace] = taken.get(namespace, 0.0) + share_of(job, pool)
-        if lines[namespace]:
-            heapq.heappush(heap, (taken[namespace], _age(lines[namespace][-1]), namespace))
+        if line:
+            heapq.heapreplace(heap, (taken[namespace], line[-1][0], namespace))
+        else:
+            heapq.heappop(heap)
         yield job
 
 
-def _age(job: JobView) -> tuple[str, str]:
+def _age(job: JobView) -> _Age:
     # RFC 3339 in UTC sorts as text; the name breaks ties within a second, so that a second pass agrees.
     return (job.job.metadata.creation_timestamp or "", job.key)

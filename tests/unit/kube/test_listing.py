@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from cyxwiz_kube.errors import from_status
@@ -18,10 +19,12 @@ class Server:
     def __init__(self, *lists: list[dict[str, Any]]) -> None:
         self._lists = list(lists)
         self._now: list[dict[str, Any]] = []
+        self.asked = 0
 
     async def list(
         self, path: str, *, field_selector: str, label_selector: str, limit: int, continue_from: str
     ) -> dict[str, Any]:
+        self.asked += 1
         if not continue_from:
             self._now = self._lists.pop(0)
         at = int(continue_from or 0)
@@ -64,3 +67,23 @@ async def test_an_object_replaced_by_a_namesake_is_told_as_gone_before_it() -> N
 async def test_what_is_not_in_the_new_list_is_gone_before_it_counts_as_complete() -> None:
     server = Server([item("a", "a"), item("b", "b")], [item("b", "b")])
     assert (await told(server, until=2))[3:] == [("present", "b"), ("gone", "a"), ("synced", "")]
+
+
+async def test_the_next_page_is_under_way_while_one_is_read() -> None:
+    server = Server([item("a", "a"), item("b", "b"), item("c", "c")])
+    changes = list_and_watch(server, "/x", field_selector="")  # pyright: ignore[reportArgumentType]  # the methods that are used
+    asked = [(_short(change), server.asked) async for change in _first(changes, 4)]
+    assert asked == [
+        (("present", "a"), 2),
+        (("present", "b"), 3),
+        (("present", "c"), 3),
+        (("synced", ""), 3),
+    ]
+
+
+async def _first(changes: AsyncIterator[Change], count: int) -> AsyncIterator[Change]:
+    async for change in changes:
+        yield change
+        count -= 1
+        if not count:
+            return

@@ -55,6 +55,8 @@ def test_a_job_of_a_newer_version_is_read_and_a_broken_one_says_why() -> None:
     again = parse_job(item | {"metadata": item["metadata"] | {"uid": "v"}})
     assert isinstance(again, JobView)
     assert again.job.spec is parse_job(item).job.spec, "jobs that ask for the same share what was read"  # pyright: ignore[reportAttributeAccessIssue]  # both are views
+    unseen = [parse_job(item | {"status": {"phase": "Pending"}}) for _ in range(2)]
+    assert unseen[0].status is unseen[1].status, "and so do those that nobody has written to"
     item["spec"]["epochs"] = "many"
     broken = parse_job(item)
     assert isinstance(broken, Unreadable)
