@@ -13,6 +13,7 @@ from typing import Any
 
 from cyxwiz_crds import ConditionType, Failure, NodePhase, Phase, Reason, Rejection
 from cyxwiz_crds.crd import compute_node_crd, training_job_crd
+from cyxwiz_crds.training_job import MUTABLE_SPEC_FIELDS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "reference.md"
@@ -24,7 +25,6 @@ HEAD = """\
 Written from the models in `crds/cyxwiz_crds` by `make generate`; `kubectl explain tj.spec --recursive` says the same.
 Fields in bold are required where the one they belong to is there. `[]` is an entry of a list, `{}` a value of a map.
 """
-UNCHANGED = " cannot be changed: "
 TABLE = "| field | type | |\n| --- | --- | --- |\n"
 Schema = dict[str, Any]
 
@@ -46,8 +46,8 @@ def _resource(crd: Schema) -> str:
         text += "".join(f"| {name} | {kind} | {words} |\n" for name, kind, words in _rows(fields, ""))
     if rules := list(dict.fromkeys(_rules(schema["properties"]["spec"]))):
         text += f"\n## What the API server refuses in a {names['kind']}\n\n"
-        fixed = [rule.partition(UNCHANGED)[0] for rule in rules if UNCHANGED in rule]
-        text += "".join(f"- {rule}\n" for rule in rules if UNCHANGED not in rule)
+        fixed = [name for name in schema["properties"]["spec"]["properties"] if name not in MUTABLE_SPEC_FIELDS]
+        text += "".join(f"- {rule}\n" for rule in rules)
         text += f"- a change of `{'`, `'.join(fixed)}`: use a new metadata.name, or generateName with kubectl create\n"
     return text
 

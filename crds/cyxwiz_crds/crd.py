@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from . import compute_node, training_job
-from .base import GROUP, VERSION
+from .base import GROUP, VERSION, Model
 from .compute_node import ComputeNodeSpec, ComputeNodeStatus
 from .fence import put_up_fence
-from .immutable import make_immutable
 from .schema import structural
-from .training_job import MUTABLE_SPEC_FIELDS, TrainingJobSpec, TrainingJobStatus
+from .training_job import TrainingJobSpec, TrainingJobStatus
 
 CATEGORY = "training"
 
@@ -56,9 +55,7 @@ COMPUTE_NODE_COLUMNS = [
 
 def training_job_crd() -> dict[str, Any]:
     """The CustomResourceDefinition of TrainingJob."""
-    spec = structural(TrainingJobSpec)
-    make_immutable(spec, MUTABLE_SPEC_FIELDS)
-    status = structural(TrainingJobStatus)
+    status = _status(TrainingJobStatus)
     # The table says Pending from the first moment, also while no operator runs.
     status["default"] = {"phase": "Pending"}
     schema = {
@@ -69,7 +66,7 @@ def training_job_crd() -> dict[str, Any]:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": spec,
+            "spec": structural(TrainingJobSpec),
             "status": status,
         },
     }
@@ -95,7 +92,7 @@ def compute_node_crd() -> dict[str, Any]:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural(ComputeNodeSpec),
-            "status": structural(ComputeNodeStatus),
+            "status": _status(ComputeNodeStatus),
         },
     }
     return _crd(
@@ -107,6 +104,15 @@ def compute_node_crd() -> dict[str, Any]:
         columns=COMPUTE_NODE_COLUMNS,
         selectable=[".status.phase"],
     )
+
+
+def _status(model: type[Model]) -> dict[str, Any]:
+    """The schema of a status: whole to those who keep account of who wrote which field.
+
+    Who writes what of it is settled without `managedFields`, which name every field once more in each object and each
+    event of it, and are worked out anew by every write. JSON merge patches go on to touch only what they name.
+    """
+    return {**structural(model), "x-kubernetes-map-type": "atomic"}
 
 
 def _crd(

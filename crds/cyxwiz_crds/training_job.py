@@ -314,6 +314,7 @@ class TrainingJobSpec(Model):
     """Orders to a job under way: a checkpoint now, another end, another learning rate."""
 
 
+# Everything else is refused by the chart's policy (helm/cyxwiz/templates/spec-policy.yaml).
 MUTABLE_SPEC_FIELDS = frozenset({"suspend", "cancel", "priority", "control"})
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,9 @@ from pydantic import ValidationError
 from cyxwiz_crds import Condition, TrainingJob, TrainingJobSpec, size_bytes, size_text, upsert
 from cyxwiz_crds.__main__ import main
 from cyxwiz_crds.crd import compute_node_crd, training_job_crd
+from cyxwiz_crds.training_job import MUTABLE_SPEC_FIELDS
+
+CHART = Path(__file__).parents[3] / "helm/cyxwiz"
 
 
 def schemas() -> list[dict[str, Any]]:
@@ -72,12 +77,16 @@ def test_the_committed_crds_are_the_generated_ones() -> None:
 
 
 def test_the_policies_of_the_chart_name_every_field_that_is_the_operators() -> None:
-    from pathlib import Path
-
-    policy = (Path(__file__).parents[3] / "helm/cyxwiz/templates/agent-policy.yaml").read_text()
+    policy = (CHART / "templates/agent-policy.yaml").read_text()
     for schema, agents in zip(schemas(), ({"execution"}, {"inventory", "agent"}), strict=True):
         for field in set(schema["properties"]["status"]["properties"]) - agents:
             assert f'"{field}"' in policy
+
+
+def test_the_policy_of_the_chart_names_every_field_of_a_job_that_must_stay() -> None:
+    policy = (CHART / "templates/spec-policy.yaml").read_text()
+    fixed = set(schemas()[0]["properties"]["spec"]["properties"]) - MUTABLE_SPEC_FIELDS
+    assert set(re.findall(r'"(\w+)"', policy.partition("list ")[2].partition("}}")[0])) == fixed
 
 
 def test_an_older_reader_ignores_what_a_newer_writer_adds() -> None:
