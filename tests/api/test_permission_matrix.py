@@ -184,18 +184,21 @@ def tokens(idle: Platform) -> Iterator[dict[str, str]]:
     kubectl("delete", "pod", *pods, "-n", NAMESPACE, "--ignore-not-found", "--force", "--grace-period=0")
 
 
+async def enforced(allowed: Subject, row: Row, refused: Subject, other: Row) -> None:
+    """The server lets `allowed` create what `row` has, and `refused` not what `other` has."""
+    async with asyncio.timeout(60):
+        while True:
+            if await allowed.may("create", row, {}) and not await refused.may("create", other, {}):
+                return
+            await asyncio.sleep(0.2)
+
+
 @pytest_asyncio.fixture
 async def subjects(idle: Platform, tokens: dict[str, str]) -> AsyncIterator[dict[str, Subject]]:
     """A client for each column of the table, once the server enforces the chart's roles and policies."""
     tls = ssl.create_default_context(cafile=str(idle.cluster.ca_file))
     clients = {name: Subject(idle.cluster.server, tls, token.strip()) for name, token in tokens.items()}
-    edit, unbound = clients["edit"], clients["unbound agent"]
-    jobs, leases = ROWS["trainingjobs"], ROWS["leases"]
-    async with asyncio.timeout(60):
-        while True:
-            if await edit.may("create", jobs, {}) and not await unbound.may("create", leases, {}):
-                break
-            await asyncio.sleep(0.2)
+    await enforced(clients["edit"], ROWS["trainingjobs"], clients["unbound agent"], ROWS["leases"])
     yield clients
     for client in clients.values():
         await client.close()
@@ -217,11 +220,7 @@ async def reserving(idle: Platform, subjects: dict[str, Subject]) -> dict[str, S
     idle.apply(*of_mode_reserve())
     operator = subjects["operator"]
     ours, others = (ROWS[f"pods, {which} {RESERVING}"] for which in ("a reservation", "any other"))
-    async with asyncio.timeout(60):
-        while True:
-            if await operator.may("create", ours, {}) and not await operator.may("create", others, {}):
-                break
-            await asyncio.sleep(0.2)
+    await enforced(operator, ours, operator, others)
     return subjects
 
 

@@ -94,13 +94,16 @@ def whole(
     seed: int,
     synthetic: bool = False,
     label_names: tuple[str, ...] | None = None,
+    digest: str | None = None,
 ) -> Dataset:
     """The Dataset of checked arrays; without `validation`, `fraction` of `train` is held out.
+
+    `digest` stands for what the arrays were made of, where that is not the arrays themselves.
 
     Labels that are floats make it a regression, whole numbers a classification. Raises UserError when there is nothing
     to learn or to hold out.
     """
-    digest = _sha256(*train, *(validation or ()))
+    digest = digest or sha256_of(*train, *(validation or ()))
     if train[1].dtype.kind == "f":
         split = _split(train, validation, fraction, seed)
         return _regression(*split, digest, synthetic)
@@ -162,9 +165,11 @@ def _part(inputs: NDArray[Any], labels: NDArray[Any]) -> Part:
     )
 
 
-def _sha256(*arrays: NDArray[Any]) -> str:
+def sha256_of(*arrays: NDArray[Any], more: bytes = b"") -> str:
+    """Hexadecimal, over types, shapes and contents in this order, and then over `more`."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
+    digest.update(more)
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from cyxwiz_trainer.failures import UserError, unknown
 
 from .columns import Columns, Words
-from .dataset import LARGEST_LABEL, Dataset, held_out, whole
+from .dataset import LARGEST_LABEL, Dataset, held_out, sha256_of, whole
 from .file import File
 from .request import NOTHING, Request
 
@@ -77,9 +76,9 @@ def dataset_of(name: str, table: Table, request: Request) -> Dataset:
     if table.words:
         request.check_size(name, len(table.labels) * columns.width * _BYTES_PER_INPUT)
     x = numbers if columns.names == tuple(holds_numbers) else _inputs(table, numbers, columns)
-    dataset = whole((x, y), None, fraction=request.fraction, seed=request.seed, label_names=names)
-    digest = _digest(table, numbers, y) if table.words else dataset.sha256
-    return replace(dataset, columns=columns, sha256=digest, note=_strangers(name, table, columns))
+    digest = _digest(table, numbers, y) if table.words else None
+    dataset = whole((x, y), None, fraction=request.fraction, seed=request.seed, label_names=names, digest=digest)
+    return replace(dataset, columns=columns, note=_strangers(name, table, columns))
 
 
 def _learnt(table: Table, request: Request) -> Columns:
@@ -125,12 +124,8 @@ def _strangers(name: str, table: Table, columns: Columns) -> str | None:
 
 def _digest(table: Table, numbers: NDArray[np.float32], y: NDArray[Any]) -> str:
     """Over what the file says, whichever of its words become categories."""
-    digest = hashlib.sha256()
-    for part in (numbers, y, *(words.codes for words in table.words.values())):
-        digest.update(f"{part.dtype.str}{part.shape}".encode())
-        digest.update(np.ascontiguousarray(part).data)
-    digest.update(repr([(column, words.vocabulary) for column, words in table.words.items()]).encode())
-    return digest.hexdigest()
+    vocabularies = repr([(column, words.vocabulary) for column, words in table.words.items()])
+    return sha256_of(numbers, y, *(words.codes for words in table.words.values()), more=vocabularies.encode())
 
 
 def _read(name: str, reader: Any, request: Request) -> Table:

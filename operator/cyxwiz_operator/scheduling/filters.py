@@ -161,7 +161,12 @@ COULD_NEVER = (
 NOT_NOW = (
     Filter("Offline", is_online, "is offline", "are offline"),  # the most telling first
     Filter("Unschedulable", is_schedulable, "is unschedulable", "are unschedulable"),
-    Filter("BackingOff", is_not_backing_off, *("refused or lost it a short while ago",) * 2),
+    Filter(
+        "BackingOff",
+        is_not_backing_off,
+        "refused or lost it a short while ago",
+        "refused or lost it a short while ago",
+    ),
     Filter("TooManyJobs", has_job_slot, "runs its largest number of jobs", "run their largest number of jobs"),
     Filter("NoFreeGPU", has_free_gpus, "has fewer than {gpus} free", "have fewer than {gpus} free"),
     Filter("NoFreeCPU", has_free_cpus, "has fewer than {cpus} free", "have fewer than {cpus} free"),
