@@ -81,6 +81,16 @@ def digits(trainers: Any) -> Any:
     return job
 
 
+@pytest.fixture(scope="module")
+def base(trainers: Any) -> Any:
+    """A finished job on the table of examples/table, to start from."""
+    spec = yaml.safe_load((TABLE / "job.yaml").read_text())["spec"] | {"epochs": 20, "output": {}}
+    shutil.copy(TABLE / "homes.csv", trainers.root)
+    job = trainers.run(trainers.folder_of("base", spec))
+    assert job.wait() == ExitCode.SUCCEEDED, job.log()
+    return job
+
+
 def test_an_exported_model_answers_with_torch_alone_as_it_was_evaluated(
     digits: Any, tmp_path: Path, predict: Predict
 ) -> None:
@@ -169,20 +179,18 @@ def test_a_table_with_words_answers_alone_and_in_onnxruntime_as_it_was_trained(
     np.testing.assert_allclose(np.asarray(values), expected, rtol=1e-4)
 
 
-def test_weights_taught_on_a_table_see_its_columns_and_categories_in_any_other(trainers: Any) -> None:
+def test_weights_taught_on_a_table_see_its_columns_and_categories_in_any_other(trainers: Any, base: Any) -> None:
     """Other towns in another order made other inputs, and the weights were read as if they were the same."""
-    spec = yaml.safe_load((TABLE / "job.yaml").read_text())["spec"] | {"epochs": 20, "output": {}}
+    spec = yaml.safe_load((TABLE / "job.yaml").read_text())["spec"] | {"output": {}}
     header, *lines = [line.split(",") for line in (TABLE / "homes.csv").read_text().splitlines()]
-    shutil.copy(TABLE / "homes.csv", trainers.root)
-    base = trainers.run(trainers.folder_of("base", spec))
-    assert base.wait() == ExitCode.SUCCEEDED, base.log()
     order = [2, 0, 3, 1, 4]
     some = [line for line in lines if line[2] != "Aldham"]
     some[0] = [*some[0][:2], "Atlantis", *some[0][3:]]
     table = "\n".join(",".join(line[place] for place in order) for line in [header, *some])
     (trainers.root / "others.csv").write_text(table + "\n")
     asked = {"uri": "file://others.csv", "labelColumn": "price_thousand", "validation": {"fraction": 1}}
-    weights = {"name": "mlp", "initFrom": {"uri": "file://base/model/model.safetensors"}}
+    path = base.folder.model.relative_to(trainers.root) / "model.safetensors"
+    weights = {"name": "mlp", "initFrom": {"uri": f"file://{path}"}}
     again = spec | {"model": weights, "dataset": asked, "jobType": "Evaluation"}
     job = trainers.run(trainers.folder_of("others", again))
     assert job.wait() == ExitCode.SUCCEEDED, job.log()
@@ -190,14 +198,13 @@ def test_weights_taught_on_a_table_see_its_columns_and_categories_in_any_other(t
     assert "'Atlantis' in row 2, column 'town'" in job.of(StartedRecord)[0].note
 
 
-def test_predict_names_the_cell_that_it_cannot_read(trainers: Any, tmp_path: Path) -> None:
-    model = trainers.root / "base" / "model"
+def test_predict_names_the_cell_that_it_cannot_read(base: Any, tmp_path: Path) -> None:
     for table, words in (
         ("size_m2,rooms,town\n1,2,Birk\n", "has no column 'kind', which the model was trained on"),
         ("size_m2,rooms,town,kind\n1,2,Birk,flat\n1,,Birk,flat\n", "row 3, column 'rooms': a finite number is needed"),
     ):
         (tmp_path / "new.csv").write_text(table)
-        command = [sys.executable, "-B", str(model / "predict.py"), str(tmp_path / "new.csv")]
+        command = [sys.executable, "-B", str(base.folder.model / "predict.py"), str(tmp_path / "new.csv")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert words in done.stderr
