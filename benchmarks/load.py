@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.machine import ApiServer, cpu_s
 from cyxwiz_devcluster import start
-from cyxwiz_kube import Kube, NotFound, paths
+from cyxwiz_kube import Conflict, Kube, NotFound, paths
 from cyxwiz_platform import Platform
 from cyxwiz_platform.platform import NAMESPACE
 
@@ -134,7 +134,11 @@ async def renewing(kube: Kube, names: list[str]) -> AsyncIterator[None]:
 
 async def _renewed(kube: Kube, name: str, last: Object | None) -> Object:
     path = paths.lease(NAMESPACE, name)
-    return await kube.replace(path, {**(last or await kube.get(path)), "spec": held()})
+    while True:
+        try:
+            return await kube.replace(path, {**(last or await kube.get(path)), "spec": held()})
+        except Conflict:
+            last = None  # renewed by the benchmark itself meanwhile, for an operator that starts
 
 
 async def make_jobs(kube: Kube, count: int, prefix: str) -> list[str]:

@@ -33,7 +33,7 @@ class Fencing:
 
     async def give_up_the_lost(self, assigned: Iterable[str], nodes: Collection[str], now: Now) -> None:
         """Those of `assigned` that were silent for E are fenced, unless the silence is our own or everyone's."""
-        expired = [name for name in sorted(set(assigned)) if self._leases.liveness(name, now) is Liveness.EXPIRED]
+        expired = sorted(name for name in set(assigned) if self._leases.liveness(name, now) is Liveness.EXPIRED)
         if not expired and now.boot - self._judged_at < JUDGED_EVERY_S:
             return  # nobody is to be given up: what all nodes together say can wait for the next second
         self._judged_at = now.boot

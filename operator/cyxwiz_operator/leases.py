@@ -40,23 +40,25 @@ class LeaseBook:
 
     def __init__(self, now: Now) -> None:
         self._records: dict[str, _Record] = {}
+        # What a pass asks of thousands of nodes, most of which have just renewed: the answer in one look.
+        self._online_until: dict[str, float] = {}
         self._timers_from = now.boot
 
     def observe(self, lease: Lease, now: Now) -> None:
         """A version of a Lease has arrived."""
         record = self._records.get(lease.name)
         if record is None:
-            self._records[lease.name] = _Record(lease, now.boot, renewed=False)
+            self._put(lease.name, _Record(lease, now.boot, renewed=False))
         elif record.lease is None or record.lease.resource_version != lease.resource_version:
             # Losing its holder is no sign of life.
             alive = bool(lease.holder)
             changed_at = now.boot if alive else record.changed_at
-            self._records[lease.name] = _Record(lease, changed_at, renewed=record.renewed or alive)
+            self._put(lease.name, _Record(lease, changed_at, renewed=record.renewed or alive))
 
     def forget(self, name: str) -> None:
         """The Lease has been deleted; whoever held it may compute until its time is up."""
         if name in self._records:
-            self._records[name] = replace(self._records[name], lease=None)
+            self._put(name, replace(self._records[name], lease=None))
 
     def restart_timers(self, now: Now) -> None:
         """The operator itself was blind: nobody's silence until now counts."""
@@ -69,9 +71,9 @@ class LeaseBook:
 
     def liveness(self, name: str, now: Now) -> Liveness:
         """What may be believed of the node now."""
-        record = self._records.get(name)
-        if record and record.renewed and record.holder and now.boot - record.changed_at < LEASE_EXPIRY_S:
+        if now.boot < self._online_until.get(name, 0.0):
             return Liveness.ONLINE
+        record = self._records.get(name)
         run_out = self.silent_s(name, now) >= LEASE_EXPIRY_S
         if not self._records:
             # Not one Lease where they should be: more likely a wrong --namespace than the loss of every node.
@@ -82,6 +84,11 @@ class LeaseBook:
         if age_s is not None and abs(age_s) < LEASE_EXPIRY_S and not run_out:
             return Liveness.ONLINE
         return Liveness.EXPIRED if run_out else Liveness.UNSURE
+
+    def _put(self, name: str, record: _Record) -> None:
+        self._records[name] = record
+        seen_alive = record.renewed and record.holder
+        self._online_until[name] = record.changed_at + LEASE_EXPIRY_S if seen_alive else 0.0
 
     def silent_s(self, name: str, now: Now) -> float:
         """Seconds without a change that the operator could have seen."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cyxwiz_crds import (
     ENDED_STATES,
@@ -24,6 +24,7 @@ from cyxwiz_crds.compute_node import Gpu, Outcome, Span
 from .clock import seconds_since
 from .speeds import Speeds, speeds_of
 
+T = TypeVar("T")
 _MIB = 2**20
 _LONGEST_DATA = 64
 
@@ -86,23 +87,25 @@ class JobView:
         """Number of bindings so far."""
         return self.job.status.attempt or 0
 
-    @property
+    @cached_property
     def is_final(self) -> bool:
         return self.status.phase in FINAL_PHASES
 
-    @property
+    @cached_property
+    def is_wanted(self) -> bool:
+        """True while its owner wants it to run."""
+        spec = self.job.spec
+        return not (self.is_final or spec.cancel or spec.suspend or self.job.metadata.deletion_timestamp)
+
+    @cached_property
     def is_pending(self) -> bool:
         """True when nothing but a place is missing."""
-        job = self.job
-        wanted = not (job.spec.cancel or job.spec.suspend or job.metadata.deletion_timestamp)
-        return wanted and not self.is_final and job.status.assignment is None and not job.spec.dry_run
+        return self.is_wanted and self.status.assignment is None and not self.job.spec.dry_run
 
-    @property
+    @cached_property
     def is_question(self) -> bool:
         """True for a dry run that was not answered yet."""
-        job = self.job
-        wanted = not (job.spec.cancel or job.spec.suspend or job.metadata.deletion_timestamp)
-        return wanted and not self.is_final and job.spec.dry_run
+        return self.is_wanted and self.job.spec.dry_run
 
     @cached_property
     def holds_capacity(self) -> bool:
@@ -159,6 +162,13 @@ class JobView:
         if source is None or not source.uri.startswith("node://"):
             return None
         return source.uri.removeprefix("node://").partition("/")[0]
+
+    def once(self, key: Hashable, work_out: Callable[[JobView], T]) -> T:
+        """What `work_out` answers of this view, which never changes."""
+        kept: dict[Hashable, T] = self.__dict__.setdefault("_kept", {})
+        if key not in kept:
+            kept[key] = work_out(self)
+        return kept[key]
 
     def with_status(self, status: TrainingJobStatus) -> JobView:
         """The same job with another status."""

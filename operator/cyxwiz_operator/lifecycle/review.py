@@ -7,32 +7,58 @@ nothing more to say.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from cyxwiz_crds import ENDED_STATES, ConditionType, Failure, Intent, Phase, Reason, State
 from cyxwiz_crds.training_job import batch_problem
-from cyxwiz_operator.clock import Now, seconds_since
+from cyxwiz_operator.clock import Now, parse, seconds_since
 from cyxwiz_operator.views import JobView, Liveness
 
 from . import words
 from .change import StatusChange, changed, clip, finished, newest_checkpoint, suspended, waiting_again
 from .leaving import OUTCOMES, left_as_told, told_to
 from .retry import RULES, Rule, verdict_on
-from .stalling import stalled
+from .stalling import may_have_stalled, stalled
 
 CLAIM_WITHIN_S = 15.0
 SUSPENDED = "Suspended"
 """Outcome of an attempt that left on the user's wish."""
+_NOT_QUIET = datetime.min.replace(tzinfo=UTC)
+_QUIET = datetime.max.replace(tzinfo=UTC)
 
 
 def review(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
     """What the job's status should become, given what is known of the node it is assigned to; None: it is right."""
     if job.is_final or job.job.metadata.deletion_timestamp:
         return None
+    if node is not Liveness.FENCED and now.wall < job.once("quiet", _quiet_until):
+        return None
     for rule in _RULES:
         change = rule(job, node, now)
         if change is not None:
             return change
     return None
+
+
+def _quiet_until(job: JobView) -> datetime:
+    """Before that no rule has anything to say of this version of the job while its node is not lost.
+
+    Thousands of jobs wait or run, and each pass reviews them all.
+    """
+    assignment, execution = job.status.assignment, job.status.execution
+    if not job.is_wanted or job.job.spec.active_deadline_seconds is not None:
+        return _NOT_QUIET
+    if assignment is None:
+        return _NOT_QUIET if execution or _split_problem(job) else _QUIET
+    if assignment.intent != Intent.RUN:
+        return _NOT_QUIET
+    if execution is None:
+        claimed = None if assignment.reservation else assignment.bound_at
+        return parse(claimed) + timedelta(seconds=CLAIM_WITHIN_S) if claimed else _QUIET
+    if execution.state in ENDED_STATES:
+        return _NOT_QUIET
+    as_told = job.status.phase == Phase.RUNNING and not may_have_stalled(job)
+    return _QUIET if execution.state != State.RUNNING or as_told else _NOT_QUIET
 
 
 def _ended_well(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
@@ -89,11 +115,15 @@ def _past_deadline(job: JobView, node: Liveness, now: Now) -> StatusChange | Non
 
 def _cannot_be_split(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
     """No trainer could ever cut its batches as it asks: said before it waits for a GPU."""
-    spec = job.job.spec
     if job.status.assignment is not None:
         return None
-    problem = batch_problem(spec.batch_size, spec.resources.gpus, spec.hyperparameters.accumulate_steps)
+    problem = _split_problem(job)
     return None if problem is None else _failed(job, Failure.USER_ERROR, problem, now)
+
+
+def _split_problem(job: JobView) -> str | None:
+    spec = job.job.spec
+    return batch_problem(spec.batch_size, spec.resources.gpus, spec.hyperparameters.accumulate_steps)
 
 
 def _ended(job: JobView, node: Liveness, now: Now) -> StatusChange | None:

@@ -30,6 +30,12 @@ def stalled(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
     return None if is_told else _has_stalled(job, since, now)
 
 
+def may_have_stalled(job: JobView) -> bool:
+    """Its agent says so, or its status does."""
+    execution = job.status.execution
+    return (execution is not None and execution.stalled_since is not None) or _is_told(job)
+
+
 def _has_stalled(job: JobView, since: str, now: Now) -> StatusChange:
     ends = after(parse(since), STALLED_AT_MOST_S)
     summary = f"No step since {since}. {words.how_far(job)} If that lasts until {ends}, it is stopped and tried again."

@@ -20,7 +20,7 @@ from .filters import FITS, KEPT, Verdicts
 from .holding import Candidate, Estimate, estimate_of, estimates
 from .ranking import Ranking, Rankings
 from .reserving import DEFAULT_RULES, Eviction, PreemptionRules, Reservations
-from .tenants import Tenant, tenants_of
+from .tenants import Tenant, Tenants
 from .tenants import longest_run_s as longest_run_s_of
 
 CANDIDATES_TOLD = 5
@@ -123,7 +123,7 @@ class _Planner:
         self._rankings = Rankings(nodes)
         self._nodes = self._rankings.nodes
         self._now = now
-        self._tenants = tenants_of(running, nodes, now)
+        self._tenants = Tenants(running, nodes, now)
         self._kept = Reservations(self._tenants, rules, now)
         self._refused: dict[tuple[Demand, float], _Refusal] = {}
         self._placements: list[Placement] = []
@@ -192,9 +192,7 @@ class _Planner:
         rejected = _counts(demand, ranking.verdicts, len(kept))
         devices = self._kept.devices(row, demand, self._free(row, demand), longest_run_s)
         self._rankings.charge(row, demand, devices)
-        self._tenants[row].append(
-            Tenant(job, row, demand, tuple(devices), longest_run_s, measured=False, ordered=False)
-        )
+        self._tenants.add(Tenant(job, row, demand, tuple(devices), longest_run_s, measured=False, ordered=False))
         return Placement(
             job=job,
             node=nodes.names[row],

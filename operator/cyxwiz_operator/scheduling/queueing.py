@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -29,12 +30,13 @@ def pool_of(nodes: NodeTable) -> Pool:
 
 def share_of(job: JobView, pool: Pool) -> float:
     """The job's dominant share: the largest part it takes of GPUs, CPUs or memory (Ghodsi et al., DRF, NSDI 2011)."""
-    resources = job.job.spec.resources
-    return max(
-        resources.gpus / max(1, pool.gpus),
-        resources.cpus / max(1, pool.cpus),
-        job.memory_mib / max(1, pool.memory_mib),
-    )
+    demand = job.demand
+    return _share(demand.gpus, demand.cpus, demand.memory_mib, pool)
+
+
+@lru_cache
+def _share(gpus: int, cpus: int, memory_mib: int, pool: Pool) -> float:
+    return max(gpus / max(1, pool.gpus), cpus / max(1, pool.cpus), memory_mib / max(1, pool.memory_mib))
 
 
 def usage_of(jobs: Iterable[JobView], pool: Pool) -> dict[str, float]:

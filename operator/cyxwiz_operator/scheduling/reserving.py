@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from cyxwiz_operator.clock import Now
 from cyxwiz_operator.node_table import NodeTable
@@ -50,12 +51,12 @@ class Reservations:
     looked_at: int = 0
     _head_holds: bool = False
     _in_vain: set[tuple[Demand, int]] = field(default_factory=set)
-    _leaving: dict[int, list[Tenant]] = field(init=False)
-    """Row to the jobs there that were told to leave."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _leaving(self) -> dict[int, list[Tenant]]:
+        """Row to the jobs there that were told to leave."""
         ordered = {row: [each for each in here if each.ordered] for row, here in self.tenants.items()}
-        self._leaving = {row: leaving for row, leaving in ordered.items() if leaving}
+        return {row: leaving for row, leaving in ordered.items() if leaving}
 
     def forbids(self, row: int, job: Demand, free: Sequence[int], longest_run_s: float) -> bool:
         """The node is kept, and the job would be in the way on whichever of the devices in `free`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from cyxwiz_crds import Intent, State
 from cyxwiz_operator.clock import Now, seconds_since
@@ -74,6 +75,40 @@ def unsaved_share(job: JobView) -> float:
     began = assignment.restore_from.step if assignment and assignment.restore_from else 0
     saved = max(began, execution.checkpoint.step if execution.checkpoint else 0)
     return min(1.0, max(0.0, (progress.step - saved) / max(1, progress.step - began)))
+
+
+class Tenants(Mapping[int, list[Tenant]]):
+    """Row to the jobs that hold a place there, worked out when that is first asked: while every job finds a place
+    nobody does."""
+
+    def __init__(self, jobs: Iterable[JobView], nodes: NodeTable, now: Now) -> None:
+        self._jobs, self._nodes, self._now = jobs, nodes, now
+        self._added: list[Tenant] = []
+
+    def add(self, tenant: Tenant) -> None:
+        """One more."""
+        if "_by_row" in self.__dict__:
+            self._by_row[tenant.row].append(tenant)
+        else:
+            self._added.append(tenant)
+
+    def __getitem__(self, row: int) -> list[Tenant]:
+        if row not in self._by_row:
+            raise KeyError(row)
+        return self._by_row[row]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._by_row)
+
+    def __len__(self) -> int:
+        return len(self._by_row)
+
+    @cached_property
+    def _by_row(self) -> defaultdict[int, list[Tenant]]:
+        found = tenants_of(self._jobs, self._nodes, self._now)
+        for tenant in self._added:
+            found[tenant.row].append(tenant)
+        return found
 
 
 def tenants_of(jobs: Iterable[JobView], nodes: NodeTable, now: Now) -> defaultdict[int, list[Tenant]]:
