@@ -65,7 +65,7 @@ class ControlLoop:
         self.fair_share = FairShare(cluster, settings.fair_share_interval_s, clock())
         self.teller = Teller(cluster, watched, settings, metrics, clock)
         self._writer = Writer(
-            cluster, self._ledger, self.fencing, metrics, clock, self._wrote, settings.parallel_writes
+            cluster, self._ledger, self.fencing, metrics, clock, watched.writing, self._wrote, settings.parallel_writes
         )
         self._deciding_s = 0.0
         self.last_pass_at: float | None = None
@@ -89,8 +89,9 @@ class ControlLoop:
         await self._give_up_the_lost()
         sources = await self._sources.look(self._watched.jobs.values(), self._clock().boot)
         snapshot, decisions = self._decide(sources)
-        await self._writer.write_all(decisions.binds, "bind")
-        await self._writer.write_all(decisions.changes, "status", yield_to=self._watched.bell)
+        bell = self._watched.bell
+        await self._writer.write_all(decisions.binds, "bind", bell, self._settings.bind_for_s)
+        await self._writer.write_all(decisions.changes, "status", bell)
         if self._reservations is not None:
             jobs = [self._ledger.view_of(job) for job in self._watched.jobs.values()]
             await self._reservations.keep(self._cluster, jobs, self._watched.unreadable)

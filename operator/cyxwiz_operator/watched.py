@@ -16,6 +16,8 @@ class Watched:
         self.unreadable: dict[str, Unreadable] = {}
         self.written: dict[str, JobView] = {}
         """Our own last write to each job, until the watch shows it: it needs no second reading."""
+        self.writing: dict[str, JobView] = {}
+        """What a write under way will make of the job: the watch may show it before the write is answered."""
         self.nodes: dict[str, NodeView] = {}
         self.machines: dict[str, Machine] = {}
         self.bell = asyncio.Event()
@@ -28,7 +30,8 @@ class Watched:
         before = self.jobs.get(job.uid)
         self.jobs[job.uid] = job
         self.unreadable.pop(job.uid, None)
-        if self.written.pop(job.uid, None) is job and job.holds_capacity:
+        ours = self.written.pop(job.uid, None) or self.writing.get(job.uid)
+        if ours is not None and job.holds_capacity and _decisive(ours) == _decisive(job):
             return  # nothing was given back, and what follows from a binding is the agent's to do
         if before is None or _decisive(before) != _decisive(job):
             self.bell.set()

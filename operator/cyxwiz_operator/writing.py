@@ -33,6 +33,7 @@ class Writer:
         fencing: Fencing,
         metrics: Metrics,
         clock: Callable[[], Now],
+        writing: dict[str, JobView],
         written: Callable[[StatusChange, JobView], None],
         parallel: int,
     ) -> None:
@@ -41,19 +42,22 @@ class Writer:
         self._fencing = fencing
         self._metrics = metrics
         self._clock = clock
+        self._writing = writing
         self._written = written
         self._parallel = parallel
 
     async def write_all(
-        self, changes: Sequence[StatusChange], kind: str, yield_to: asyncio.Event | None = None
+        self, changes: Sequence[StatusChange], kind: str, yield_to: asyncio.Event, after_s: float = 0.0
     ) -> None:
-        """Every change has been written, or its job set aside. Once `yield_to` is set, the rest is left undone."""
+        """Every change has been written, or its job set aside. Once `after_s` is over and `yield_to` is set, the rest
+        is left undone."""
         left = iter(changes)
+        until = self._clock().boot + after_s
 
         async def worker() -> None:
             for change in left:
                 await self.write(change, kind)
-                if yield_to is not None and yield_to.is_set():
+                if yield_to.is_set() and self._clock().boot >= until:
                     return  # what is left is due again in the next pass
 
         async with asyncio.TaskGroup() as group:
@@ -67,6 +71,7 @@ class Writer:
             if (left := _node_left(change)) and not await self._fencing.may_let_go(left, self._clock()):
                 self._ledger.set_aside(job, self._clock().boot + AFTER_CONFLICT_S)
                 return
+            self._writing[job.uid] = change.after
             after = await self._cluster.write_status(change, kind)
         except (Conflict, NotFound):
             self._ledger.set_aside(job, self._clock().boot + AFTER_CONFLICT_S)
@@ -82,6 +87,8 @@ class Writer:
             self._ledger.assume(job, after)
             self._written(change, after)
             self._count(change, after)
+        finally:
+            self._writing.pop(job.uid, None)
 
     def _count(self, change: StatusChange, after: JobView) -> None:
         if change.what != "queued":

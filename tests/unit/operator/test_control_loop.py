@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,8 @@ class FakeCluster:
         self.node_asked, self.node_answers, self.bound = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.node_answers.set()
         self.fair_share: Stored | None = None
+        self.landed: Callable[[JobView], None] = lambda _: None
+        """Called before a write is answered, as the watch may be."""
         self._version = 100
 
     async def write_status(self, change: StatusChange, kind: str) -> JobView:
@@ -51,6 +54,7 @@ class FakeCluster:
         if kind == "bind":
             self.bound.set()
         self.jobs[change.job.uid] = written(change, str(self._version))
+        self.landed(self.jobs[change.job.uid])
         return self.jobs[change.job.uid]
 
     async def write_node_status(self, node: NodeView, status: ComputeNodeStatus) -> None:
@@ -335,6 +339,41 @@ async def test_the_watchs_echo_of_our_own_write_is_the_same_view_and_wakes_nobod
     assert world.watched.written == {}
     world.watched.put_job(make_bound_job(version="300", execution={"state": "Running"}))
     assert world.watched.bell.is_set(), "what others write still does"
+
+
+async def test_an_echo_that_is_faster_than_the_answer_wakes_nobody() -> None:
+    world = World(make_job(), nodes=(make_node(),))
+    world.cluster.landed = lambda job: world.watched.put_job(replace(job))
+    await world.loop.one_pass()
+    assert not world.watched.bell.is_set()
+    assert world.watched.writing == {}
+    await world.loop.one_pass()
+    assert world.cluster.writes == {"bind": 1}
+
+
+async def test_what_others_wrote_during_our_write_wakes_the_loop() -> None:
+    world = World(make_job(), nodes=(make_node(),))
+    claimed = make_bound_job(version="300", execution={"state": "Running"})
+    world.cluster.landed = lambda _: world.watched.put_job(claimed)
+    await world.loop.one_pass()
+    assert world.watched.bell.is_set()
+
+
+@pytest.mark.parametrize(("rung", "bound"), [(True, 3), (False, 5)])
+async def test_a_burst_of_binds_makes_way_after_a_second(rung: bool, bound: int) -> None:
+    jobs = [make_job(f"job-{number}") for number in range(5)]
+    world = World(*jobs, nodes=(make_node(),), parallel_writes=1, bind_for_s=1.0)
+
+    def landed(_: JobView) -> None:
+        world.now = later(0.4, world.now)
+        if rung:
+            world.watched.bell.set()
+
+    world.cluster.landed = landed
+    await world.loop.one_pass()
+    assert world.cluster.writes["bind"] == bound
+    await world.loop.one_pass()
+    assert world.cluster.writes["bind"] == 5
 
 
 @pytest.mark.parametrize("left", [make_job(version="2"), make_job(version="2", suspend=True)])
