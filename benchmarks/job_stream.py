@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import statistics
 import sys
 import time
@@ -48,8 +49,7 @@ async def _run(platform: Platform, options: argparse.Namespace) -> None:
     changes = options.jobs * CHANGES_A_JOB
     print(f"{describe()}; {options.pairs} rounds of {changes} changes of {options.jobs} jobs", flush=True)
     costs: dict[str, list[float]] = {name: [] for name in READERS}
-    async with connected(platform) as kube:
-        running = RunningJobs(kube)
+    async with connected(platform) as kube, contextlib.aclosing(RunningJobs(kube)) as running:
         await running.start(await make_jobs(kube, options.jobs, "runs"), ["node-a"])
         for _ in range(options.pairs):
             readers = {name: await _start(platform, name, options.jobs) for name in READERS}

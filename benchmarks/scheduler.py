@@ -119,9 +119,8 @@ async def _patch_rate(kube: Kube, jobs: list[str]) -> float:
 
 async def _progress(platform: Platform, kube: Kube, names: list[str], options: argparse.Namespace) -> None:
     """Simulated agents, each report at its adaptive interval; on the other side the same jobs run and say nothing."""
-    running = RunningJobs(kube)
     ratios: list[float] = []
-    async with renewing(kube, names):
+    async with contextlib.aclosing(RunningJobs(kube)) as running, renewing(kube, names):
         await running.start(await make_jobs(kube, options.running, "runs"), names)
         for pair in range(options.pairs):
             rates: dict[bool, float] = {}
