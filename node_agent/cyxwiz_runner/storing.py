@@ -48,7 +48,7 @@ class Storage:
         outcome = await self._ask(request, ())
         if outcome.message is not None:
             failure = Failure.USER_ERROR if outcome.for_good else Failure.NOT_STORED
-            raise NotFetched(failure, f"output.uri {outcome.message}")
+            raise NotFetched(failure, f"output.uri: {outcome.message}")
 
     def wanted(self, folder: JobFolder) -> bool:
         """Whether the job's model is to be stored."""

@@ -46,8 +46,8 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`, with the closest one proposed."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return UserError(f"{name[:64]!r} is no {what}: {hint}Known: {', '.join(names) or 'none'}")
+    hint = f": did you mean {close[0]}?" if close else "."
+    return UserError(f"{name[:64]!r} is no {what}{hint} Known: {', '.join(names) or 'none'}")
 
 
 def diverged(epoch: int, step: int, learning_rate: float) -> Diverged:

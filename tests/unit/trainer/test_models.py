@@ -71,7 +71,7 @@ def test_an_option_may_come_as_text() -> None:
     ("name", "options", "words"),
     [
         ("resnt18", {}, "did you mean resnet18? Known: cnn, gpt, mlp, resnet18, resnet34, resnet50, vit"),
-        ("xyz", {}, "'xyz' is no model: Known: cnn, gpt, mlp, resnet18"),
+        ("xyz", {}, "'xyz' is no model. Known: cnn, gpt, mlp, resnet18"),
         ("cnn", {"widht": 3}, "did you mean width?"),
         ("cnn", {"width": "wide"}, "model.options.width of cnn is 'wide'"),
         ("cnn", {"width": 0}, "greater than or equal to 1"),
