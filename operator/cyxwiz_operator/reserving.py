@@ -93,8 +93,10 @@ class Reservations:
         namespace = job.job.metadata.namespace
         blank = Reservation(assignment.id, namespace, pod_name(assignment.id))
         try:
-            self.see(await cluster.create_pod(namespace, pod_body(job, assignment, self.settings)))
+            made = await cluster.create_pod(namespace, pod_body(job, assignment, self.settings))
             log.info("pod made", extra={"job": job.key, "pod": blank.name})
+            if assignment.id not in self.known:  # else the watch was faster, and may know more of it by now
+                self.see(made)
         except Conflict:
             pass  # made before a restart, and about to be seen
         except (Forbidden, Invalid, NotFound) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -190,6 +191,8 @@ class FakeApi:
         self.pods: dict[str, dict[str, Any]] = {}
         self.deleted: list[tuple[str, int | None]] = []
         self.refusal: Exception | None = None
+        self.landed: Callable[[dict[str, Any]], object] = lambda _: None
+        """Called before a pod's making is answered, as the watch may be."""
         self.finished = {job.job.metadata.name: job.job for job in finished}
 
     async def create_pod(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +202,7 @@ class FakeApi:
         if name in self.pods:
             raise Conflict(409, "AlreadyExists", name)
         self.pods[name] = body | {"metadata": body["metadata"] | {"uid": f"pod-{name}"}, "status": {}}
+        self.landed(self.pods[name])
         return self.pods[name]
 
     async def delete_pod(self, pod: Reservation, grace_s: int | None) -> None:
@@ -216,6 +220,14 @@ async def test_each_assignment_has_one_pod_however_often_it_is_looked_at() -> No
     # A restart has not seen it yet: the name is taken, and the watch will show it.
     await Reservations(SETTINGS).keep(api, [job], [])
     assert (len(api.pods), api.deleted) == (1, [])
+
+
+async def test_what_the_watch_said_of_a_pod_before_its_making_was_answered_is_not_forgotten() -> None:
+    api, book, job = FakeApi(), Reservations(SETTINGS), reserving()
+    refused = condition("PodScheduled", "Unschedulable", "Insufficient GPUs", "False")
+    api.landed = lambda pod: book.see(pod | {"status": refused})
+    await book.keep(api, [job], [])
+    assert book.known[assignment_of(job)].message == "Insufficient GPUs"
 
 
 async def test_a_pod_that_went_is_not_made_again_for_the_same_assignment() -> None:
