@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 DEBIAN_PYTHON = "3.11"
 GPUS = 8
 RELEASE = "cyxwiz"
+GPU = "nvidia.com/gpu"
 WHOLE_RUNNER = os.environ.get("CYXWIZ_WHOLE_RUNNER") == "1"
 """The runner's image has torch, as users' have; by default it is mounted, which spares 5 GB of copies."""
 PROBE = "/app/cyxwiz_probe/__init__.py"
@@ -142,6 +143,19 @@ class Installation:
         flags = ["--create-namespace", "--values", str(self.values), "--wait", "--timeout", "5m"]
         flags += [flag for setting in settings for flag in ("--set", setting)]
         return self.helm("install", RELEASE, str(CHART), *flags, within_s=360)
+
+    def upgrade(self, settings: str) -> None:
+        """The chart has these values too, and the operator that was started with them is ready."""
+        self.helm("upgrade", RELEASE, str(CHART), "--reuse-values", "--set", settings)
+        self.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
+
+    def offer_gpus(self, node: str, count: int) -> None:
+        """The node's kubelet gives so many of its simulated GPUs to pods, until the machine ends."""
+        plugin = [sys.executable, "-m", "cyxwiz_platform.simulated_gpus.device_plugin"]
+        plugin += self.simulated_on[node].uuids[:count]
+        self.machine.run_beside(f"device-plugin-{self._folder}", plugin, node)
+        given = str(count)
+        self.wait_for("node", node, lambda seen: status_of(seen)["allocatable"].get(GPU) == given, what="giving GPUs")
 
     def uninstall(self) -> None:
         """Neither the release nor its namespace, its resources or any job is there; also when it was not."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +10,20 @@ from typing import Any
 import pytest
 
 from cyxwiz_devcluster.machine import Machine
-from cyxwiz_platform.platform import CHART, NAMESPACE
-from tests.cluster.installation import Installation, say
+from cyxwiz_platform.platform import NAMESPACE
+from tests.cluster.gpu_pods import (
+    mode_of,
+    pod,
+    reservations,
+    reserved,
+    running,
+    unschedulable,
+    wait_without_reservations,
+)
+from tests.cluster.installation import GPU, Installation, say
 from tests.thread import digits, endless, finished, is_online, phase, status_of, stepping
 
 NODE = "machine"
-RESOURCE = "nvidia.com/gpu"
 TEAM = "team"
 Object = dict[str, Any]
 
@@ -25,11 +32,7 @@ Object = dict[str, Any]
 def release(machine: Machine) -> Iterator[Installation]:
     """The chart in mode reserve, on a machine whose kubelet has one GPU to give."""
     release = Installation(machine, gpus=1)
-    plugin = [sys.executable, "-m", "cyxwiz_platform.simulated_gpus.device_plugin", *release.simulated.uuids]
-    machine.run_beside("device-plugin", plugin)
-    release.wait_for(
-        "node", NODE, lambda node: status_of(node)["allocatable"].get(RESOURCE) == "1", what="with a GPU to give"
-    )
+    release.offer_gpus(NODE, 1)
     release.kubectl("create", "namespace", TEAM)
     reserve = ["nodes.gpu.mode=reserve", "nodes.gpu.reservation.image=localhost/pause:1"]
     reserve += ["nodes.gpu.reservation.waitSeconds=120"]
@@ -37,38 +40,6 @@ def release(machine: Machine) -> Iterator[Installation]:
     release.wait_for("cn", NODE, is_online, what="online")
     yield release
     release.uninstall()
-
-
-def pod(name: str, gpus: int = 1, **spec: Any) -> Object:
-    """An ordinary pod that wants a GPU of Kubernetes."""
-    resources = {"limits": {RESOURCE: str(gpus)}}
-    container = {"name": "main", "image": "localhost/pause:1", "imagePullPolicy": "Never", "resources": resources}
-    spec = {"containers": [container], "terminationGracePeriodSeconds": 0, **spec}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
-
-
-def running(pod: Object) -> bool:
-    return status_of(pod).get("phase") == "Running"
-
-
-def unschedulable(pod: Object) -> bool:
-    return any(each.get("reason") == "Unschedulable" for each in status_of(pod).get("conditions", []))
-
-
-def reserved(job: Object) -> list[str]:
-    return status_of(job).get("execution", {}).get("gpus", [])
-
-
-def reservations(release: Installation) -> list[str]:
-    """Names of the pods that hold GPUs for jobs."""
-    return release.kubectl("get", "pods", "-A", "-l", "cyxwiz.io/assignment", "-o", "name").split()
-
-
-def wait_without_reservations(release: Installation, within_s: float = 60) -> None:
-    deadline = time.monotonic() + within_s
-    while left := reservations(release):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
 
 
 def cancel(release: Installation, name: str) -> None:
@@ -157,7 +128,7 @@ def test_a_quota_of_the_namespace_is_the_jobs_reason(release: Installation) -> N
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "gpus", "namespace": TEAM},
-        "spec": {"hard": {f"requests.{RESOURCE}": "0"}},
+        "spec": {"hard": {f"requests.{GPU}": "0"}},
     }
     release.apply(quota)
     job = digits("poor", gpus=1)
@@ -212,18 +183,12 @@ def test_a_deleted_reservation_makes_the_job_leave_and_go_on(release: Installati
     end(release, "evicted")
 
 
-def upgraded(release: Installation, settings: str) -> None:
-    """The chart has these values, and the operator that was started with them is ready."""
-    release.helm("upgrade", "cyxwiz", str(CHART), "--reuse-values", "--set", settings)
-    release.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
-
-
 def test_another_gpu_mode_comes_with_the_machines_next_pod_and_ends_no_job(release: Installation) -> None:
     """What runs or starts on the machine until then is of the mode that its agent has."""
     release.apply(endless("before", resources={"gpus": 1, "cpus": 1, "memory": "512Mi"}))
     before = release.wait_for("tj", "before", stepping, what="training")
     step = status_of(before)["execution"]["progress"]["step"]
-    upgraded(release, "nodes.gpu.mode=dedicated,nodes.gpu.reservation.keep=true")
+    release.upgrade("nodes.gpu.mode=dedicated,nodes.gpu.reservation.keep=true")
     after = release.wait_for(
         "tj", "before", lambda job: status_of(job)["execution"]["progress"]["step"] > step, what="training on"
     )
@@ -235,11 +200,11 @@ def test_another_gpu_mode_comes_with_the_machines_next_pod_and_ends_no_job(relea
     wait_without_reservations(release, within_s=120)
 
     release.system("delete", release.node_pod(), "--timeout=120s", timeout=130)
-    release.wait_for("cn", NODE, lambda node: _mode(node) == "dedicated" and is_online(node), what="of the new mode")
+    release.wait_for("cn", NODE, lambda node: mode_of(node) == "dedicated" and is_online(node), what="of the new mode")
     release.apply(digits("after", gpus=1))
     done = release.wait_for("tj", "after", finished, what="finished")
     assert (status_of(done)["phase"], "reservation" in status_of(done)["assignment"]) == ("Succeeded", False)
-    upgraded(release, "nodes.gpu.reservation.keep=false")
+    release.upgrade("nodes.gpu.reservation.keep=false")
     assert "cyxwiz-reservations" not in release.kubectl("get", "clusterrole", "-o", "name")
 
 
@@ -269,10 +234,6 @@ def test_processes_that_are_not_the_runners_keep_jobs_away(release: Installation
 
 def _gpu(node: Object) -> Object:
     return status_of(node)["inventory"]["gpus"][0]
-
-
-def _mode(node: Object) -> str | None:
-    return status_of(node).get("inventory", {}).get("gpuMode")
 
 
 def _exclusive(node: Object) -> str | None:

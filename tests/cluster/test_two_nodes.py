@@ -14,6 +14,7 @@ import pytest
 from cyxwiz_devcluster.machine import FIRST_NODE
 from cyxwiz_platform.platform import NAMESPACE
 from tests.cluster.conftest import SECOND_NODE
+from tests.cluster.gpu_pods import mode_of, pod, reserved, running, unschedulable, wait_without_reservations
 from tests.cluster.installation import Installation, say
 from tests.thread import endless, is_online, phase, status_of, stepping, trainers_of, wait_frozen, wait_gone
 
@@ -182,3 +183,32 @@ def test_a_job_of_a_lost_node_goes_on_elsewhere_and_never_twice(pair: Installati
     assert (node_of(after), attempt(after)) == (FIRST_NODE, attempt(taken))
     pair.machine.wait_ready(SECOND_NODE, time.monotonic() + 180)
     pair.kubectl("delete", "tj", name, "--timeout=60s")
+
+
+def test_a_job_has_the_gpu_that_kubernetes_gave_on_its_own_node_and_no_pod_beside_it(pair: Installation) -> None:
+    """Mode reserve, one GPU to give on each node."""
+    pair.upgrade("nodes.gpu.mode=reserve,nodes.gpu.reservation.image=localhost/pause:1")
+    for node in pair.machine.nodes:
+        pair.offer_gpus(node, 1)
+        pair.system("delete", pair.node_pod(node), "--timeout=120s", timeout=130)
+    for node in pair.machine.nodes:
+        pair.wait_for("cn", node, lambda seen: mode_of(seen) == "reserve" and is_online(seen), what="in mode reserve")
+    for name in ("one", "two"):
+        pair.apply(endless(name, resources=LARGE | {"gpus": 1}))
+    jobs = {name: pair.wait_for("tj", name, stepping, what="training") for name in ("one", "two")}
+    say(pair.kubectl("get", "tj,pods", "-o", "wide"))
+    assert {node_of(job) for job in jobs.values()} == set(pair.machine.nodes)
+    for job in jobs.values():
+        assignment = status_of(job)["assignment"]
+        assert reserved(job) == pair.simulated_on[assignment["node"]].uuids[:1]
+        holder = pair.get("pod", assignment["reservation"])
+        assert holder["spec"]["nodeName"] == assignment["node"]
+    pair.apply(pod("late"))
+    pair.wait_for("pod", "late", unschedulable, what="told that there is no GPU")
+    pair.kubectl("patch", "tj", "one", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    late = pair.wait_for("pod", "late", running, what="running where the job has gone")
+    assert late["spec"]["nodeName"] == node_of(jobs["one"])
+    assert stepping(pair.get("tj", "two"))
+    pair.kubectl("delete", "pod", "late", "--now")
+    pair.kubectl("delete", "tj", "one", "two", "--timeout=60s")
+    wait_without_reservations(pair, within_s=120)

@@ -128,12 +128,10 @@ class Machine(Cluster):
                 raise DevclusterError(f"{name} was not started")
             time.sleep(0.02)
 
-    def run_beside(self, name: str, command: list[str]) -> Path:
-        """A process of the machine, beside its containers, writes to the file. When it ends, the machine does."""
-        assert self._supervisor is not None
-        log = self._state.logs / f"{name}.log"
-        self._supervisor.start(name, command, log)
-        return log
+    def run_beside(self, name: str, command: list[str], node: str = FIRST_NODE) -> Path:
+        """A process of the node, beside its containers, writes to the file. When it ends, the machine does."""
+        self.nodes[node].launch(name, command)
+        return self._state.logs / f"{self.nodes[node].place.process(name)}.log"
 
     def stop(self, *, keep_logs: bool = False) -> None:
         """No process of the machine runs, containers included, and nothing of it is left on disk."""

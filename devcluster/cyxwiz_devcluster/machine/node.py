@@ -52,7 +52,7 @@ class Node:
         inside.run("mount", "--bind", str(root), str(components.KUBELET_ROOT))
 
     def start_containerd(self) -> None:
-        self._launch("containerd", runtime.write(self.place.containerd, self.place.pod_cidr))
+        self.launch("containerd", runtime.write(self.place.containerd, self.place.pod_cidr))
 
     def start_kubelet(self) -> None:
         """Kubelet and kube-proxy run; containerd has the pause image."""
@@ -62,10 +62,10 @@ class Node:
         user = f"system:node:{self.place.name}"
         kubelet = self._parts.signed_in(self.place.process("kubelet"), user, "system:nodes")
         command = components.kubelet_command(self._parts.found["kubelet"], self.place, kubelet, self._parts.ca)
-        self._launch("kubelet", command)
+        self.launch("kubelet", command)
         proxy = self._parts.signed_in(self.place.process("kube-proxy"), "system:kube-proxy")
         command = components.proxy_command(self._parts.found["kube-proxy"], self.place, proxy)
-        self._launch("kube-proxy", command)
+        self.launch("kube-proxy", command)
 
     def load(self, archive: Path) -> None:
         """Its pods may use the images of this OCI archive."""
@@ -76,7 +76,8 @@ class Node:
         address = str(runtime.socket(self.place.containerd))
         return self._inside.run("ctr", "--address", address, "--namespace", "k8s.io", *arguments, within_s=within_s)
 
-    def _launch(self, component: str, command: list[str]) -> None:
+    def launch(self, component: str, command: list[str]) -> None:
+        """A process of the node, beside its containers. When it ends, the machine does."""
         entry = self._inside.entry if isinstance(self._inside, Branch) else ()
         self._parts.launch(self.place.process(component), [*entry, *command])
 
