@@ -90,8 +90,14 @@ class ControlLoop:
         sources = await self._sources.look(self._watched.jobs.values(), self._clock().boot)
         snapshot, decisions = self._decide(sources)
         bell = self._watched.bell
-        await self._writer.write_all(decisions.binds, "bind", bell, self._settings.bind_for_s)
-        await self._writer.write_all(decisions.changes, "status", bell)
+
+        def gives_way() -> bool:
+            return bell.is_set() or bool(decisions.changes)
+
+        bound = await self._writer.write_all(decisions.binds, "bind", gives_way, self._settings.bind_for_s)
+        await self._writer.write_all(decisions.changes, "status", bell.is_set)
+        if not bound:
+            bell.set()
         if self._reservations is not None:
             jobs = [self._ledger.view_of(job) for job in self._watched.jobs.values()]
             await self._reservations.keep(self._cluster, jobs, self._watched.unreadable)

@@ -37,8 +37,8 @@ class Settings:
     binds_per_pass: int = 1024
     """A pass costs CPU for every job and node, so a burst of jobs is bound in few."""
     bind_for_s: float = 1.0
-    """When something else has happened, binds of a pass that are not written after so long are decided anew: a cancel
-    never waits for a burst of binds."""
+    """When there is something else to write, or has been something to decide, binds of a pass that are not written
+    after so long are decided anew: a cancel never waits for a burst of binds."""
     explained_jobs: int = 100
     """Waiting jobs whose explanation is kept up to date; later ones keep the one they got on arrival."""
     explanation_interval_s: float = 60.0

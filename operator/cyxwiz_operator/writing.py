@@ -47,22 +47,22 @@ class Writer:
         self._parallel = parallel
 
     async def write_all(
-        self, changes: Sequence[StatusChange], kind: str, yield_to: asyncio.Event, after_s: float = 0.0
-    ) -> None:
-        """Every change has been written, or its job set aside. Once `after_s` is over and `yield_to` is set, the rest
-        is left undone."""
+        self, changes: Sequence[StatusChange], kind: str, gives_way: Callable[[], bool], after_s: float = 0.0
+    ) -> bool:
+        """Every change has been written, or its job set aside; False when `after_s` was over and the rest gave way."""
         left = iter(changes)
         until = self._clock().boot + after_s
 
         async def worker() -> None:
             for change in left:
                 await self.write(change, kind)
-                if yield_to.is_set() and self._clock().boot >= until:
+                if gives_way() and self._clock().boot >= until:
                     return  # what is left is due again in the next pass
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._parallel, len(changes))):
                 group.create_task(worker())
+        return next(left, None) is None
 
     async def write(self, change: StatusChange, kind: str) -> None:
         """The change is written, assumed and told; or its job is left alone until the watch brings a newer one."""

@@ -43,7 +43,8 @@ def review(job: JobView, node: Liveness, now: Now) -> StatusChange | None:
 def _quiet_until(job: JobView) -> datetime:
     """Before that no rule has anything to say of this version of the job while its node is not lost.
 
-    Thousands of jobs wait or run, and each pass reviews them all.
+    Thousands of jobs wait or run, and each pass reviews them all. A new rule that may speak of such a job has its
+    condition in here too.
     """
     assignment, execution = job.status.assignment, job.status.execution
     if not job.is_wanted or job.job.spec.active_deadline_seconds is not None:

@@ -376,6 +376,22 @@ async def test_a_burst_of_binds_makes_way_after_a_second(rung: bool, bound: int)
     assert world.cluster.writes["bind"] == 5
 
 
+async def test_a_cancel_decided_beside_a_burst_waits_for_a_second_of_it() -> None:
+    jobs = [make_job(f"job-{number}") for number in range(5)]
+    cancelled = make_bound_job("late", execution={"state": "Running"}, cancel=True)
+    world = World(*jobs, cancelled, nodes=(make_node(),), parallel_writes=1, bind_for_s=1.0)
+
+    def landed(_: JobView) -> None:
+        world.now = later(0.4, world.now)
+
+    world.cluster.landed = landed
+    await world.loop.one_pass()
+    assert world.cluster.writes == {"bind": 3, "status": 1}
+    assert world.watched.bell.is_set(), "the others follow at once"
+    await world.loop.one_pass()
+    assert world.cluster.writes["bind"] == 5
+
+
 @pytest.mark.parametrize("left", [make_job(version="2"), make_job(version="2", suspend=True)])
 async def test_a_place_given_back_by_our_own_write_wakes_the_loop(left: JobView) -> None:
     world = World(make_bound_job(), nodes=(make_node(),))
