@@ -46,6 +46,11 @@ def status_of(job: Object) -> Object:
     return job.get("status", {})
 
 
+def attempt(job: Object) -> int:
+    """Number of bindings so far."""
+    return status_of(job).get("attempt", 0)
+
+
 def phase(*phases: str) -> Any:
     return lambda job: status_of(job).get("phase") in phases
 

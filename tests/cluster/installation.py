@@ -178,6 +178,13 @@ class Installation:
     def apply(self, job: Object) -> None:
         self.kubectl("apply", "-f", "-", input=yaml.safe_dump(job))
 
+    def cancel(self, name: str) -> None:
+        self.kubectl("patch", "tj", name, "--type=merge", "-p", '{"spec":{"cancel":true}}')
+
+    def replace_pod(self, node: str = FIRST_NODE) -> None:
+        """The node's pod is gone; its DaemonSet makes another."""
+        self.system("delete", self.node_pod(node), "--timeout=120s", timeout=130)
+
     def get(self, kind: str, name: str, *flags: str) -> Object:
         """The object; empty when there is none."""
         text = self.kubectl("get", kind, name, "--ignore-not-found", "-o", "json", *flags)

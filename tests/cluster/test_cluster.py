@@ -10,7 +10,7 @@ from typing import Any
 from cyxwiz_platform import demo
 from cyxwiz_platform.platform import CHART, NAMESPACE
 from tests.cluster.installation import GPUS, PROBE, Installation, say, seen_by_probe
-from tests.thread import digits, endless, finished, is_online, phase, status_of, stepping
+from tests.thread import attempt, digits, endless, finished, is_online, phase, status_of, stepping
 
 NODE = "machine"
 Object = dict[str, Any]
@@ -18,10 +18,6 @@ Object = dict[str, Any]
 
 def progress(job: Object) -> Object:
     return status_of(job).get("execution", {}).get("progress") or {}
-
-
-def attempt(job: Object) -> int:
-    return status_of(job).get("attempt", 0)
 
 
 def remove(installation: Installation, *names: str) -> None:
@@ -197,7 +193,7 @@ def test_a_job_outlives_an_upgrade_and_a_rollback(installation: Installation) ->
 
 def test_a_job_goes_on_after_its_nodes_pod_was_deleted(installation: Installation) -> None:
     before = installation.wait_for("tj", "steady", stepping, what="training")
-    installation.system("delete", installation.node_pod(), "--timeout=120s", timeout=130)
+    installation.replace_pod()
     after = installation.wait_for(
         "tj",
         "steady",

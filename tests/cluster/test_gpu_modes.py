@@ -21,7 +21,7 @@ from tests.cluster.gpu_pods import (
     wait_without_reservations,
 )
 from tests.cluster.installation import GPU, Installation, say
-from tests.thread import digits, endless, finished, is_online, phase, status_of, stepping
+from tests.thread import attempt, digits, endless, finished, is_online, phase, status_of, stepping
 
 NODE = "machine"
 TEAM = "team"
@@ -42,13 +42,9 @@ def release(machine: Machine) -> Iterator[Installation]:
     release.uninstall()
 
 
-def cancel(release: Installation, name: str) -> None:
-    release.kubectl("patch", "tj", name, "--type=merge", "-p", '{"spec":{"cancel":true}}')
-
-
 def end(release: Installation, name: str) -> None:
     """The job has ended, and holds no GPU. One that is deleted as it trains holds it for half a minute more."""
-    cancel(release, name)
+    release.cancel(name)
     release.wait_for("tj", name, finished, what="cancelled")
     wait_without_reservations(release, within_s=120)
 
@@ -73,7 +69,7 @@ def test_a_pod_waits_while_a_job_has_the_gpu(release: Installation) -> None:
     release.apply(pod("late"))
     release.wait_for("pod", "late", unschedulable, what="told that there is no GPU")
     assert not running(release.get("pod", "late"))
-    cancel(release, "first")
+    release.cancel("first")
     release.wait_for("pod", "late", running, what="running once the job has gone")
     assert finished(release.get("tj", "first"))
     release.kubectl("delete", "pod", "late", "--now")
@@ -117,10 +113,6 @@ def test_a_pod_of_higher_priority_waits_until_the_job_has_saved_and_left(release
     resumed = status_of(again)["execution"]["resumed"]
     say(f"went on: {json.dumps(resumed)}")
     end(release, "moved")
-
-
-def attempt(job: Object) -> int:
-    return status_of(job).get("attempt", 0)
 
 
 def test_a_quota_of_the_namespace_is_the_jobs_reason(release: Installation) -> None:
@@ -168,7 +160,7 @@ def test_a_restart_of_the_operator_neither_leaks_nor_doubles_pods(release: Insta
     release.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
     assert reservations(release) == pods
     assert release.get("pod", status_of(before)["assignment"]["reservation"])["metadata"]["uid"] == uid
-    cancel(release, "steady")
+    release.cancel("steady")
     done = release.wait_for("tj", "orphan", finished, what="finished")
     assert status_of(done)["phase"] == "Succeeded"
     wait_without_reservations(release)
@@ -199,7 +191,7 @@ def test_another_gpu_mode_comes_with_the_machines_next_pod_and_ends_no_job(relea
     assert "reservation" in status_of(done)["assignment"]
     wait_without_reservations(release, within_s=120)
 
-    release.system("delete", release.node_pod(), "--timeout=120s", timeout=130)
+    release.replace_pod()
     release.wait_for("cn", NODE, lambda node: mode_of(node) == "dedicated" and is_online(node), what="of the new mode")
     release.apply(digits("after", gpus=1))
     done = release.wait_for("tj", "after", finished, what="finished")

@@ -16,7 +16,7 @@ from cyxwiz_platform.platform import NAMESPACE
 from tests.cluster.conftest import SECOND_NODE
 from tests.cluster.gpu_pods import mode_of, pod, reserved, running, unschedulable, wait_without_reservations
 from tests.cluster.installation import Installation, say
-from tests.thread import endless, is_online, phase, status_of, stepping, trainers_of, wait_frozen, wait_gone
+from tests.thread import attempt, endless, is_online, phase, status_of, stepping, trainers_of, wait_frozen, wait_gone
 
 # Two of them do not fit on one node.
 LARGE = {"gpus": 0, "cpus": 1, "memory": "2Gi"}
@@ -25,10 +25,6 @@ Object = dict[str, Any]
 
 def node_of(job: Object) -> str | None:
     return (status_of(job).get("assignment") or {}).get("node")
-
-
-def attempt(job: Object) -> int:
-    return status_of(job).get("attempt", 0)
 
 
 def training_on(node: str) -> Any:
@@ -190,7 +186,7 @@ def test_a_job_has_the_gpu_that_kubernetes_gave_on_its_own_node_and_no_pod_besid
     pair.upgrade("nodes.gpu.mode=reserve,nodes.gpu.reservation.image=localhost/pause:1")
     for node in pair.machine.nodes:
         pair.offer_gpus(node, 1)
-        pair.system("delete", pair.node_pod(node), "--timeout=120s", timeout=130)
+        pair.replace_pod(node)
     for node in pair.machine.nodes:
         pair.wait_for("cn", node, lambda seen: mode_of(seen) == "reserve" and is_online(seen), what="in mode reserve")
     for name in ("one", "two"):
@@ -205,7 +201,7 @@ def test_a_job_has_the_gpu_that_kubernetes_gave_on_its_own_node_and_no_pod_besid
         assert holder["spec"]["nodeName"] == assignment["node"]
     pair.apply(pod("late"))
     pair.wait_for("pod", "late", unschedulable, what="told that there is no GPU")
-    pair.kubectl("patch", "tj", "one", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    pair.cancel("one")
     late = pair.wait_for("pod", "late", running, what="running where the job has gone")
     assert late["spec"]["nodeName"] == node_of(jobs["one"])
     assert stepping(pair.get("tj", "two"))
