@@ -79,7 +79,9 @@ async def bind_rate(platform: Platform, kube: Kube, names: list[str], jobs: int)
                 first = (at, bound, *spent)
             if first is not None and bound >= jobs:
                 since, already, *before = first
-                count = max(1, bound - already)
+                count = bound - already
+                if not count:
+                    raise RuntimeError(f"all {jobs} jobs were bound between two looks: ask for more --jobs")
                 own_ms, server_ms = (1000 * (now - then) / count for now, then in zip(spent, before, strict=True))
                 return Rate(count / (at - since), own_ms, server_ms)
             if time.monotonic() > deadline or not operator.running:
