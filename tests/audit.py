@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 OPERATOR, AGENT = "cyxwiz-operator", "cyxwiz-agent"
 POLICY = {
@@ -65,13 +66,15 @@ class Write:
 
 
 def writes(log: Path) -> list[Write]:
-    """Every write taken so far but deletions, in the order in which they were answered."""
+    """Every write taken so far but deletions and dry runs, in the order in which they were answered."""
     found: list[Write] = []
     for line in log.read_text().splitlines(keepends=True):
         if not line.endswith("\n"):
             break  # being written
         event = json.loads(line)
         if event["verb"] == "delete" or event["responseStatus"]["code"] >= 300:
+            continue
+        if "dryRun" in parse_qs(urlsplit(event["requestURI"]).query):
             continue
         found.append(
             Write(
