@@ -39,6 +39,9 @@ from benchmarks.simulated_agents import RunningJobs
 from cyxwiz_kube import ChangeKind, Kube, paths
 from cyxwiz_platform import Platform
 
+SETTLES_S = 20.0
+"""Until agents that begin to report have found the pace that the server can take."""
+
 
 def main() -> None:
     parser = sizes(__doc__, jobs=300, nodes=100, pairs=5, running=1000)
@@ -127,6 +130,7 @@ async def _progress(platform: Platform, kube: Kube, names: list[str], options: a
             for telling in (True, False) if pair % 2 else (False, True):
                 jobs = await make_jobs(kube, options.jobs, f"pair-{pair}-{telling}".lower())
                 async with running.reporting() if telling else contextlib.nullcontext():
+                    await asyncio.sleep(SETTLES_S)
                     before, started = running.reports, time.perf_counter()
                     rates[telling] = (await bind_rate(platform, kube, names, len(jobs))).a_second
                     if telling:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -17,6 +20,8 @@ from cyxwiz_platform.platform import NAMESPACE
 from .load import in_parallel
 
 LOOKS_EVERY_S = 0.05
+HAVE_RUN_S = 3600.0
+"""How old a running job is to its agent."""
 
 
 class Agents(Kube):
@@ -46,7 +51,7 @@ class RunningJobs:
         self._kube = kube
         self._agents = Agents(kube)
         self._node: dict[str, str] = {}
-        self._pace = Pace()
+        self._pace: defaultdict[str, Pace] = defaultdict(Pace)
         self._sequence: dict[str, int] = {}
         self._assignment: dict[str, str] = {}
         self.reports = 0
@@ -58,8 +63,8 @@ class RunningJobs:
 
     @property
     def interval_s(self) -> float:
-        """Between two reports of one job."""
-        return self._pace.interval_s
+        """Between two reports of one job, the median over the nodes."""
+        return statistics.median(pace.interval_s(HAVE_RUN_S) for pace in self._pace.values())
 
     async def start(self, jobs: Sequence[str], nodes: Sequence[str]) -> None:
         """Every job runs on one of the nodes."""
@@ -90,14 +95,15 @@ class RunningJobs:
         await self._agents.close()
 
     async def _report_all(self) -> None:
-        jobs, started = list(self._sequence), time.monotonic()
-        due = {path: started + self.interval_s * number / len(jobs) for number, path in enumerate(jobs)}
+        jobs, started = self._node.items(), time.monotonic()
+        told = {path: started - self._pace[node].interval_s(HAVE_RUN_S) * random.random() for path, node in jobs}
         async with asyncio.TaskGroup() as group:
             while True:
                 now = time.monotonic()
-                for path in [path for path, at in due.items() if at <= now]:
-                    due[path] = now + self.interval_s
-                    group.create_task(self.report(path))
+                for path, node in jobs:
+                    if told[path] + self._pace[node].interval_s(HAVE_RUN_S) <= now:
+                        told[path] = now
+                        group.create_task(self.report(path))
                 await asyncio.sleep(LOOKS_EVERY_S)
 
     async def report(self, path: str) -> None:
@@ -107,7 +113,7 @@ class RunningJobs:
         report = {"assignmentID": self._assignment[path], "sequence": sequence, "progress": progress}
         sent = time.monotonic()
         await self._agents.report(self._node[path], path, report)
-        self._pace.measured(time.monotonic() - sent)
+        self._pace[self._node[path]].measured(time.monotonic() - sent)
         self.reports += 1
 
 

@@ -6,24 +6,40 @@ from collections import deque
 from statistics import median
 
 LATENCIES_PER_REPORT = 200
+WAITS_PER_REPORT = 800
 SHORTEST_S = 2.0
 LONGEST_S = 60.0
-REMEMBERED = 15
+AGES_PER_REPORT = 0.2
+RECENT = 5
+"""Reports whose median is the latency of now: few, since they are rare when it is long."""
+REMEMBERED = 100
+"""Reports among which the quickest is what a report takes when nothing waits."""
 
 
 class Pace:
-    """200 times the median latency of the agent's own recent patches, between 2 and 60 seconds."""
+    """Between 2 and 60 s: 200 times what the agent's own reports take, and of that part which they wait behind others
+    800 times, once the job is old.
+
+    A fleet's old jobs are what a server is busy with, and give way to it; somebody looks at a young one, which tells
+    of itself again when it is a fifth older, if not before.
+    """
 
     def __init__(self) -> None:
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self._of_young_s = self._of_old_s = SHORTEST_S
 
     def measured(self, latency_s: float) -> None:
         """One report took this long to be accepted."""
         self._latencies.append(latency_s)
+        quickest = min(self._latencies)
+        wait = median(list(self._latencies)[-RECENT:]) - quickest
+        self._of_young_s = _bounded(LATENCIES_PER_REPORT * (quickest + wait))
+        self._of_old_s = _bounded(LATENCIES_PER_REPORT * quickest + WAITS_PER_REPORT * wait)
 
-    @property
-    def interval_s(self) -> float:
-        """Seconds between two progress reports of one job."""
-        if not self._latencies:
-            return SHORTEST_S
-        return min(max(LATENCIES_PER_REPORT * median(self._latencies), SHORTEST_S), LONGEST_S)
+    def interval_s(self, age_s: float) -> float:
+        """Seconds between two progress reports of a job that has run for `age_s`."""
+        return min(self._of_old_s, max(self._of_young_s, AGES_PER_REPORT * age_s))
+
+
+def _bounded(interval_s: float) -> float:
+    return min(max(interval_s, SHORTEST_S), LONGEST_S)

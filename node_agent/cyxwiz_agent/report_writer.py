@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 from cyxwiz_crds import Execution, State, TrainingJob
@@ -29,7 +30,8 @@ class ReportWriter:
         self._path = paths.status(paths.training_job(job.metadata.namespace, job.metadata.name))
         self._sequence = 0
         self._reported: Execution | None = None
-        self._next = 0.0
+        self._began = time.monotonic()
+        self._progress_at = -math.inf
 
     @property
     def control_told(self) -> int | None:
@@ -40,11 +42,12 @@ class ReportWriter:
     @property
     def progress_due(self) -> bool:
         """Whether progress may be told again."""
-        return time.monotonic() >= self._next
+        now = time.monotonic()
+        return now >= self._progress_at + self._node.pace.interval_s(now - self._began)
 
     def progress_told(self, again_at_once: bool = False) -> None:
-        """The next progress is due after an interval, or with the next look."""
-        self._next = 0.0 if again_at_once else time.monotonic() + self._node.pace.interval_s
+        """The next progress is due after an interval, as long as it is by then, or with the next look."""
+        self._progress_at = -math.inf if again_at_once else time.monotonic()
 
     async def send(
         self,

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from cyxwiz_agent.ending import ending_of, wish_of
 from cyxwiz_agent.facts import Facts, curve, duration_text, model_report, progress_report, resumption_report, thinned
-from cyxwiz_agent.pace import Pace
 from cyxwiz_protocol.records import (
     EpochRecord,
     ExitCode,
@@ -202,15 +201,6 @@ def test_thinning_keeps_the_ends_and_a_curve_is_at_most_16_characters(values: li
     assert len(kept) <= 32
     assert (kept[0], kept[-1]) == (values[0], values[-1])
     assert 1 <= len(curve(tuple(values))) <= 16
-
-
-def test_reports_are_paced_by_the_servers_latency_within_bounds() -> None:
-    pace = Pace()
-    assert pace.interval_s == 2.0
-    for latency_s, interval_s in ((0.001, 2.0), (0.05, 10.0), (5.0, 60.0)):
-        for _ in range(15):
-            pace.measured(latency_s)
-        assert pace.interval_s == pytest.approx(interval_s)
 
 
 @pytest.mark.parametrize(
