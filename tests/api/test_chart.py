@@ -21,7 +21,7 @@ from cyxwiz_runner.remote import read_remote
 from cyxwiz_store.config import Remote
 
 Object = dict[str, Any]
-GPU_WAYS = ("runtimeClass", "privileged", "cdi", "dra", "none")
+GPU_WAYS = ("runtimeClass", "privileged", "dra", "none")
 STORAGE: Object = yaml.safe_load((CHART.parent / "everything.yaml").read_text())["nodes"]
 
 
@@ -145,8 +145,6 @@ def test_the_ways_to_gpus() -> None:
     assert all(each["securityContext"].get("privileged") for each in privileged["containers"])
     assert "runtimeClassName" not in none
     assert not sees_all(none)
-    annotated = one(render("nodes.gpu.access=cdi"), "DaemonSet", "cyxwiz-node")["spec"]["template"]["metadata"]
-    assert annotated["annotations"]["cdi.k8s.io/cyxwiz"] == "nvidia.com/gpu=all"
 
 
 def test_an_operator_keeps_what_it_needs_for_machines_that_are_still_in_mode_reserve() -> None:
