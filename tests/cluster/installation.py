@@ -146,7 +146,7 @@ class Installation:
 
     def upgrade(self, settings: str) -> None:
         """The chart has these values too, and the operator that was started with them is ready."""
-        self.helm("upgrade", RELEASE, str(CHART), "--reuse-values", "--set", settings)
+        self.helm("upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", "--set", settings)
         self.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
 
     def offer_gpus(self, node: str, count: int) -> None:

@@ -174,7 +174,7 @@ def test_a_job_outlives_its_operator(installation: Installation) -> None:
 def test_a_job_outlives_an_upgrade_and_a_rollback(installation: Installation) -> None:
     before = installation.wait_for("tj", "steady", stepping, what="training")
     pod = installation.get("pod", installation.node_pod().removeprefix("pod/"), "-n", NAMESPACE)["metadata"]["uid"]
-    flags = ["--reuse-values", "--set", "operator.logLevel=DEBUG,agent.resources.requests.cpu=50m"]
+    flags = ["--reset-then-reuse-values", "--set", "operator.logLevel=DEBUG,agent.resources.requests.cpu=50m"]
     installation.helm("upgrade", "cyxwiz", str(CHART), *flags)
     installation.system("rollout", "status", "deployment/cyxwiz-operator", "--timeout=120s", timeout=130)
     args = installation.get("deployment", "cyxwiz-operator", "-n", NAMESPACE)

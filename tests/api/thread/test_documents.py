@@ -101,7 +101,7 @@ def filled_in(text: str) -> str:
     text = text.replace('"epochs":20', '"epochs":9000')  # what comes next needs the job to be there still
     if text.startswith(("helm install", "helm upgrade")):  # the release is installed already, as processes
         text = re.sub(r"^helm (install|upgrade)", "helm template", text)
-        text = re.sub(r" --(create-namespace|reuse-values)\b", "", text)
+        text = re.sub(r" --(create-namespace|reset-then-reuse-values)\b", "", text)
     return text
 
 
