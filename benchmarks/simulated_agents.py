@@ -64,7 +64,7 @@ class RunningJobs:
     @property
     def interval_s(self) -> float:
         """Between two reports of one job, the median over the nodes."""
-        return statistics.median(pace.interval_s(HAVE_RUN_S) for pace in self._pace.values())
+        return statistics.median(map(self._interval_of, self._pace))
 
     async def start(self, jobs: Sequence[str], nodes: Sequence[str]) -> None:
         """Every job runs on one of the nodes."""
@@ -82,7 +82,7 @@ class RunningJobs:
 
     @contextlib.asynccontextmanager
     async def reporting(self) -> AsyncIterator[None]:
-        """Every job reports at the agents' pace while the block runs, evenly spread."""
+        """Every job reports at its agent's pace while the block runs, spread at random."""
         task = asyncio.create_task(self._report_all())
         try:
             yield
@@ -96,15 +96,18 @@ class RunningJobs:
 
     async def _report_all(self) -> None:
         jobs, started = self._node.items(), time.monotonic()
-        told = {path: started - self._pace[node].interval_s(HAVE_RUN_S) * random.random() for path, node in jobs}
+        told = {path: started - self._interval_of(node) * random.random() for path, node in jobs}
         async with asyncio.TaskGroup() as group:
             while True:
                 now = time.monotonic()
                 for path, node in jobs:
-                    if told[path] + self._pace[node].interval_s(HAVE_RUN_S) <= now:
+                    if told[path] + self._interval_of(node) <= now:
                         told[path] = now
                         group.create_task(self.report(path))
                 await asyncio.sleep(LOOKS_EVERY_S)
+
+    def _interval_of(self, node: str) -> float:
+        return self._pace[node].interval_s(HAVE_RUN_S)
 
     async def report(self, path: str) -> None:
         """The job's next report is there."""

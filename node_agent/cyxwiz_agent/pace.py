@@ -31,10 +31,9 @@ class Pace:
     def measured(self, latency_s: float) -> None:
         """One report took this long to be accepted."""
         self._latencies.append(latency_s)
-        quickest = min(self._latencies)
-        wait = median(list(self._latencies)[-RECENT:]) - quickest
-        self._of_young_s = _bounded(LATENCIES_PER_REPORT * (quickest + wait))
-        self._of_old_s = _bounded(LATENCIES_PER_REPORT * quickest + WAITS_PER_REPORT * wait)
+        usual, quickest = median(list(self._latencies)[-RECENT:]), min(self._latencies)
+        self._of_young_s = _bounded(LATENCIES_PER_REPORT * usual)
+        self._of_old_s = _bounded(LATENCIES_PER_REPORT * quickest + WAITS_PER_REPORT * (usual - quickest))
 
     def interval_s(self, age_s: float) -> float:
         """Seconds between two progress reports of a job that has run for `age_s`."""

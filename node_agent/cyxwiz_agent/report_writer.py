@@ -46,7 +46,7 @@ class ReportWriter:
         return now >= self._progress_at + self._node.pace.interval_s(now - self._began)
 
     def progress_told(self, again_at_once: bool = False) -> None:
-        """The next progress is due after an interval, as long as it is by then, or with the next look."""
+        """The next progress is due after an interval, or with the next look."""
         self._progress_at = -math.inf if again_at_once else time.monotonic()
 
     async def send(
